@@ -1,0 +1,1 @@
+"""One file a verb: joins the rooms below (the composition root)."""

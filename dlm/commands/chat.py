@@ -1,0 +1,224 @@
+"""The verb `chat`: a conversation in the terminal; calls are executed, nothing is forgotten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from dlm.core.errors import UserError
+from dlm.dialogue.actions import World
+from dlm.dialogue.readers import write_jsonl
+from dlm.dialogue.schema import CHANNELS, Dialogue
+from dlm.dialogue.tokenizer import Tokenizer
+from dlm.generation.engine import Engine, GenerateConfig, Request
+from dlm.generation.response_text import ResponseText
+from dlm.manager import actions
+from dlm.manager.conversation import respond, run_one
+from dlm.manager.events import Called, Conversation, Returned, Wrote, fold, to_dialogue, undo
+
+SHOWABLE = (*(channel for channel in CHANNELS if channel != "reply"), "result")
+
+CONTROL_CHARACTERS = {
+    code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
+}
+
+HELP = f"""/show [NAME ...]  what is shown beside replies: {" ".join(SHOWABLE)}, all or none
+/state            the state the model keeps, and the world's
+/undo             take back the last message and what followed
+/reset            begin again
+/save FILE        write the conversation as a line of JSON
+/help  /quit      this list; leave (also Ctrl-D)"""
+
+
+def chat(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    world: Callable[[Dialogue], World],
+    opening: Conversation,
+    config: GenerateConfig,
+    *,
+    input_stream: TextIO,
+    output_stream: TextIO,
+    show: set[str],
+) -> Conversation:
+    """Talks until the input ends or `/quit`.
+
+    Args:
+      engine: writes the responses.
+      tokenizer: of the model.
+      world: gives a fresh world for the opening; called again by `/reset` and `/undo`.
+      opening: what stands before the first message.
+      config: how responses are written.
+      input_stream: lines; a prompt is shown only where it is a terminal.
+      output_stream: what is said back.
+      show: channels written out beside the reply, of `SHOWABLE`.
+
+    Returns:
+      Conversation: all that was said.
+    """
+    session = Session(engine, tokenizer, world, opening, config, output_stream, set(show))
+    asks = input_stream.isatty()
+    while True:
+        if asks:
+            session.write("> ")
+        line = input_stream.readline()
+        text = line.strip()
+        if not line or text == "/quit":
+            session.write("\n" if asks and not line else "")
+            return session.conversation
+        if text.startswith("/"):
+            session.command(*text.split(maxsplit=1))
+        elif text:
+            session.say(text)
+
+
+@dataclass
+class Session:
+    """One conversation at the terminal and the world that its calls act on."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    open_world: Callable[[Dialogue], World]
+    opening: Conversation
+    config: GenerateConfig
+    output: TextIO
+    show: set[str]
+    saved: set[Path] = field(default_factory=set)
+    conversation: Conversation = field(init=False)
+    world: World = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.go_to(self.opening)
+
+    def go_to(self, conversation: Conversation) -> None:
+        """Takes up a conversation, with the world that its calls lead to."""
+        self.conversation = conversation
+        self.world = actions.rebuild(self.open_world(to_dialogue(self.opening)), conversation)
+
+    def write(self, text: str) -> None:
+        """Writes at once; control characters, which a terminal would obey, become U+FFFD."""
+        self.output.write(text.translate(CONTROL_CHARACTERS))
+        self.output.flush()
+
+    def say(self, text: str) -> None:
+        """One round: streams the reply, and what is shown beside it."""
+        display = Display(self.tokenizer, self.write, self.show)
+        generator = respond(
+            self.conversation,
+            text,
+            self.world,
+            self.tokenizer,
+            constrained=self.config.constrained,
+            max_new_tokens=self.config.max_new_tokens,
+            execute=display.execute,
+        )
+        self.conversation = run_one(self.engine, generator, self.config, display.token)
+        display.close(self.conversation)
+
+    def command(self, name: str, rest: str = "") -> None:
+        """Does what a line that begins with a slash asks."""
+        match name:
+            case "/help":
+                self.write(HELP + "\n")
+            case "/reset":
+                self.go_to(self.opening)
+                self.write("(a new conversation)\n")
+            case "/undo":
+                before = undo(self.conversation)
+                told = "taken back" if before != self.conversation else "nothing to take back"
+                self.go_to(before)
+                self.write(f"({told})\n")
+            case "/state":
+                self.write_state()
+            case "/show":
+                self.choose(rest.split())
+            case "/save":
+                self.save(rest)
+            case _:
+                self.write(f"unknown command {name}; /help lists them\n")
+
+    def write_state(self) -> None:
+        """Writes the belief state and the world's state."""
+        world = json.dumps(self.world.state(), ensure_ascii=False)
+        self.write(
+            f"state: {fold(self.conversation.events).latest.get('state', '')}\nworld: {world}\n"
+        )
+
+    def choose(self, names: list[str]) -> None:
+        """Changes what is shown beside replies."""
+        chosen = {"all": set(SHOWABLE), "none": set()}.get(" ".join(names), set(names))
+        unknown = chosen.difference(SHOWABLE)
+        if unknown:
+            self.write(f"cannot show {min(unknown)}; one of: {' '.join(SHOWABLE)}, all, none\n")
+            return
+        if names:
+            self.show = chosen
+        shown = [name for name in SHOWABLE if name in self.show]
+        self.write(f"showing {' '.join(shown) or 'replies only'}\n")
+
+    def save(self, name: str) -> None:
+        """Writes the conversation to a file; only one that this session wrote is replaced."""
+        path = Path(name).expanduser()
+        if not name:
+            self.write("which file? /save FILE\n")
+        elif not self.conversation.events:
+            self.write("nothing was said yet; nothing saved\n")
+        elif path.exists() and path not in self.saved:
+            self.write(f"{path} is there already; choose another name\n")
+        else:
+            try:
+                write_jsonl(path, [to_dialogue(self.conversation)])
+            except (OSError, UserError) as error:
+                self.write(f"not saved: {error}\n")
+                return
+            self.saved.add(path)
+            self.write(f"saved to {path}\n")
+
+
+class Display:
+    """Writes one round as it comes: the reply's text, and a line for each other shown channel."""
+
+    def __init__(self, tokenizer: Tokenizer, write: Callable[[str], None], show: set[str]) -> None:
+        self._tokenizer = tokenizer
+        self._write = write
+        self._show = show
+        self._request: Request | None = None
+        self._text = ResponseText(tokenizer)
+        self._line_open = False
+
+    def token(self, request: Request, token: int) -> None:
+        """Takes a token; a new request begins a new response."""
+        if request is not self._request:
+            self._end_line()
+            self._request, self._text = request, ResponseText(self._tokenizer)
+        piece = self._text.feed(token)
+        if piece is None or (piece.channel != "reply" and piece.channel not in self._show):
+            return
+        if not self._line_open and piece.channel != "reply":
+            self._write(f"[{piece.channel}] ")
+        self._line_open = True
+        self._write(piece.text)
+        if piece.ended:
+            self._end_line()
+
+    def execute(self, world: World, call: Called) -> Returned:
+        """Executes a call and shows its result."""
+        result = actions.execute(world, call)
+        if "result" in self._show:
+            self._write(f"[result] {result.content}\n")
+        return result
+
+    def close(self, conversation: Conversation) -> None:
+        """Ends the round; a reply that the model did not write is shown now."""
+        self._end_line()
+        last = conversation.events[-1]
+        if isinstance(last, Wrote) and last.meta.get("by") == "manager":
+            self._write(f"{last.content}\n")
+
+    def _end_line(self) -> None:
+        if self._line_open:
+            self._write("\n")
+        self._line_open = False

@@ -1,0 +1,95 @@
+"""Everything that is measured of one set of parameters: the figures of `train` and `eval`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from dlm.commands.setup import Setup
+from dlm.core.files import write_atomic
+from dlm.evaluation.bleu import corpus_bleu, exact_match
+from dlm.evaluation.evaluate import make_score_step, score_split
+from dlm.evaluation.predict import Prediction, predict, reply_text, spelled
+from dlm.evaluation.rollout import replay, success
+from dlm.evaluation.scores import figures as divide
+from dlm.losses.cross_entropy import cross_entropy
+
+
+@dataclass
+class Measured:
+    """What one measurement gives.
+
+    Attributes:
+      figures: flat `SPLIT/METRIC` and `rollout/SPLIT/METRIC`.
+      signatures: metric -> what exactly it measures.
+      predictions: split -> generated responses of its first dialogues.
+    """
+
+    figures: dict[str, float] = field(default_factory=dict)
+    signatures: dict[str, str] = field(default_factory=dict)
+    predictions: dict[str, list[Prediction]] = field(default_factory=dict)
+
+
+class Measure:
+    """Measures a run's model; what compiles is compiled once and serves every call."""
+
+    def __init__(self, setup: Setup):
+        self._setup = setup
+
+    @cached_property
+    def _score_step(self):
+        return make_score_step(
+            self._setup.model, cross_entropy, chunk=self._setup.settings.loss.chunk
+        )
+
+    def forced(self, params: dict, split: str) -> dict[str, float]:
+        """Teacher-forced figures of a split."""
+        pieces = self._setup.pieces(split)
+        scores = score_split(self._score_step, params, self._setup.batches(pieces), pieces)
+        return divide(scores.means(), split)
+
+    def whole(self, params: dict, splits: Sequence[str]) -> Measured:
+        """Teacher-forced, generated and live figures of each split."""
+        setup, settings = self._setup, self._setup.settings
+        measured, engine = Measured(), setup.engine(params)
+        for name in splits:
+            measured.figures.update(self.forced(params, name))
+            source = setup.split(name)
+            dialogues = [source[i] for i in range(min(settings.eval.dialogues, len(source)))]
+            predictions = predict(
+                dialogues, engine, setup.tokenizer, settings.generate, setup.open_world
+            )
+            measured.predictions[name] = predictions
+            self._generated(measured, name, predictions)
+            if settings.tools and settings.eval.rollouts:
+                replays = replay(
+                    [source[i] for i in range(min(settings.eval.rollouts, len(source)))],
+                    setup.open_world,
+                    engine,
+                    setup.tokenizer,
+                    settings.generate,
+                )
+                measured.figures[f"rollout/{name}/success"] = success(replays).value
+        return measured
+
+    def _generated(self, measured: Measured, split: str, predictions: list[Prediction]) -> None:
+        if not predictions:
+            return
+        exact = exact_match([spelled(p.predicted) for p in predictions], [spelled(p.gold) for p in predictions])
+        measured.figures[f"{split}/exact_match"] = exact.value
+        replies = [(reply_text(p.predicted), reply_text(p.gold)) for p in predictions]
+        pairs = [(ours or "", gold) for ours, gold in replies if gold is not None]
+        if pairs:
+            bleu, signature = corpus_bleu([p[0] for p in pairs], [p[1] for p in pairs])
+            measured.figures[f"{split}/bleu"] = bleu
+            measured.signatures["bleu"] = signature
+
+
+def write_predictions(setup: Setup, measured: Measured) -> None:
+    """Writes `predictions/SPLIT.jsonl`, one generated response unit a line."""
+    for split, predictions in measured.predictions.items():
+        path = setup.workdir / "predictions" / f"{split}.jsonl"
+        lines = [json.dumps(p.to_json(), ensure_ascii=False) + "\n" for p in predictions]
+        write_atomic(path, "".join(lines))

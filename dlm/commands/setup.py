@@ -1,0 +1,202 @@
+"""What every verb that touches a run needs: its config, workdir, corpus, tokenizer and model."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from dlm.commands.settings import Settings
+from dlm.core import config as border
+from dlm.core.errors import UserError
+from dlm.core.files import read_json
+from dlm.corpora.registry import DialogueSource, Prepared
+from dlm.corpora.registry import prepare as prepare_corpus
+from dlm.data.pipeline import Batches, DataConfig
+from dlm.data.store import Pieces, build_or_load
+from dlm.dialogue.actions import Tool, World
+from dlm.dialogue.schema import Dialogue
+from dlm.dialogue.template import message_text
+from dlm.dialogue.tokenizer import Tokenizer
+from dlm.dialogue.tokenizer import make as make_tokenizer
+from dlm.generation.engine import Engine
+from dlm.losses import api as losses
+from dlm.models.decoder import Model
+
+CONFIG_FILE = "config.json"
+TOKENIZER = "tokenizer"
+
+
+def cache_dir(data: DataConfig) -> Path:
+    """Where corpora are built and encoded tokens are kept; shared by all runs."""
+    return Path(data.cache_dir or "~/.cache/dlm").expanduser()
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of a verb: the run's settings and where it lives.
+
+    Attributes:
+      settings: the parsed config.
+      resolved: the same as a plain nested dict; what `config.json` holds.
+      workdir: the run's folder.
+      rest: arguments that are the verb's own.
+    """
+
+    settings: Settings
+    resolved: dict
+    workdir: Path
+    rest: list[str]
+
+
+def take_flag(argv: list[str], name: str) -> tuple[str | None, list[str]]:
+    """Takes `--name=VALUE` or `--name VALUE` out of argv; the last one counts."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{name}")
+    known, rest = parser.parse_known_args(argv)
+    return getattr(known, name.replace("-", "_")), rest
+
+
+def parse_options(argv: list[str], *, saved: bool = False) -> Options:
+    """Reads `--config=FILE[:ARG] [--config.a.b=VALUE] [--workdir=DIR]`.
+
+    Args:
+      argv: the words after the verb.
+      saved: the verb works on an existing run: without `--config` the workdir's own is read.
+
+    Raises:
+      UserError: neither a config nor a run, or anything wrong in either.
+    """
+    workdir, rest = take_flag(argv, "workdir")
+    if saved and workdir and not any(a.startswith("--config") for a in argv):
+        resolved = read_json(Path(workdir) / CONFIG_FILE)
+        settings = border.parse(Settings, resolved, f"{workdir}/{CONFIG_FILE}")
+        return Options(settings, resolved, Path(workdir), rest)
+    config, name, rest = border.load(rest)
+    settings = border.parse(Settings, config, "config")
+    return Options(settings, config.to_dict(), Path(workdir or f"runs/{name}"), rest)
+
+
+class Setup:
+    """The parts of one run, each made when it is first asked for.
+
+    Attributes:
+      settings: the parsed config.
+      workdir: the run's folder.
+    """
+
+    def __init__(self, options: Options):
+        self.settings = options.settings
+        self.resolved = options.resolved
+        self.workdir = options.workdir
+        self.cache = cache_dir(options.settings.data)
+
+    @cached_property
+    def corpus(self) -> Prepared:
+        """The dialogues, built or opened."""
+        data = self.settings.data
+        return prepare_corpus(data.name, data.corpus_options(), self.cache)
+
+    def split(self, name: str) -> DialogueSource:
+        """The dialogues of a split.
+
+        Raises:
+          UserError: the corpus has no such split.
+        """
+        if name not in self.corpus.splits:
+            there = ", ".join(self.corpus.splits)
+            raise UserError(f"{self.settings.data.name} has no split {name!r}; it has {there}")
+        return self.corpus.splits[name]
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The run's tokenizer: the workdir's own where there is one, else trained and kept there."""
+        folder = self.workdir / TOKENIZER
+        if not (folder / "control.json").exists():
+            texts, entities = [], set()
+            for dialogue in self.split("train"):
+                texts.extend(message_text(message) for message in dialogue.messages)
+                entities.update(dialogue.meta.get("entities", ()))
+            make_tokenizer(texts, entities, self.settings.tokenizer).save(folder)
+        return Tokenizer.load(folder)
+
+    @cached_property
+    def model(self) -> Model:
+        """The model as pure functions, its vocabulary that of the tokenizer."""
+        size = self.settings.model.vocab_size or self.tokenizer.vocab_size
+        config = replace(self.settings.model, vocab_size=size)
+        if config.max_length < self.settings.data.length:
+            raise UserError(
+                f"model.max_length={config.max_length} is below data.length="
+                f"{self.settings.data.length}; raise the one or lower the other"
+            )
+        return Model(config, dtype=self.settings.train.dtype)
+
+    @cached_property
+    def loss(self) -> Callable:
+        """The loss of the config, its hyper-parameters bound."""
+        loss = self.settings.loss
+        return losses.bind(losses.find(loss.name), loss.args, self.tokenizer.token_id)
+
+    def pieces(self, split: str, *, evaluation: bool = True) -> Pieces:
+        """A split as encoded tokens, from the cache where they are there already."""
+        data = self.settings.data
+        return build_or_load(
+            self.split(split),
+            self.tokenizer,
+            self.settings.policy,
+            data.length,
+            name=split,
+            data_digest=self.corpus.digest,
+            cache_dir=self.cache,
+            template=self.settings.template,
+            overflow=data.overflow,
+            evaluation=evaluation,
+        )
+
+    def batches(self, pieces: Pieces, *, shuffle: bool = False) -> Batches:
+        """Batches over pieces: shuffled epochs for training, one epoch in order otherwise."""
+        data = self.settings.data
+        return Batches(
+            pieces,
+            data.rows,
+            data.length,
+            seed=self.settings.seed,
+            pack=data.pack,
+            shuffle=shuffle,
+        )
+
+    @cached_property
+    def open_world(self) -> Callable[[Dialogue], World]:
+        """What calls are executed in: the `tools` module's worlds, or an empty one."""
+        name = self.settings.tools
+        if not name:
+            return lambda dialogue: NoTools()
+        try:
+            return importlib.import_module(name).world
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"tools={name!r}: {error}; name a module with world(dialogue)") from None
+
+    @cached_property
+    def tools(self) -> Mapping[str, Tool]:
+        """The functions that calls may name, for the grammar of calls."""
+        return self.open_world(self.split("train")[0]).tools
+
+    def engine(self, params: dict) -> Engine:
+        """A generation engine over the given parameters."""
+        return Engine(
+            self.model, params, self.tokenizer.control("<|pad|>"), self.settings.model.max_length
+        )
+
+
+class NoTools:
+    """The world of a run without tools: nothing can be called and nothing changes."""
+
+    tools: Mapping[str, Tool] = {}
+
+    def state(self) -> object:
+        """Always the same."""
+        return None

@@ -1,0 +1,11 @@
+"""The one exception that means: the user can put this right."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake of the user, told in one line: what is wrong, where, and the remedy.
+
+    `run.py` prints it as `error: ...` and exits with status 2; every other exception is ours and
+    keeps its traceback.
+    """

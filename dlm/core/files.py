@@ -1,0 +1,110 @@
+"""Writing files so that they are whole or absent, and digests of what decides a result."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from dlm.core.errors import UserError
+
+
+def write_atomic(path: str | Path, data: bytes | str) -> None:
+    """Writes a file aside, flushes it to the disk and renames it; folders are made as needed.
+
+    A reader, or a process killed at any moment, sees the old file or the new one, never a part.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(aside, 0o666 & ~_umask())
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes a value as indented JSON, atomically.
+
+    Raises:
+      ValueError: the value holds a NaN or an infinity, which JSON does not have.
+    """
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      UserError: the file is absent, unreadable, not UTF-8, or not JSON (with line and column).
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}"
+        ) from None
+
+
+def append_jsonl(path: str | Path, value: Any) -> None:
+    """Appends one value as one line of JSON; folders are made as needed.
+
+    Raises:
+      ValueError: the value holds a NaN or an infinity, which JSON does not have.
+    """
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def digest(value: Any) -> str:
+    """Returns the SHA-256, in hex, of bytes or of a value's canonical JSON.
+
+    Canonical: keys sorted, no spaces, so the order of a dict does not matter; a tuple equals a
+    list.
+
+    Raises:
+      TypeError: the value is not bytes and JSON cannot hold it.
+      ValueError: it holds a NaN or an infinity.
+    """
+    if not isinstance(value, bytes):
+        value = json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        ).encode()
+    return hashlib.sha256(value).hexdigest()
+
+
+def digest_file(path: str | Path) -> str:
+    """Returns the SHA-256 of a file's bytes, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def source_digest(*objects: Any) -> str:
+    """Returns the digest of the source text of modules, classes or functions, in their order.
+
+    Raises:
+      OSError: an object has no source file (typed at a prompt, or built in).
+    """
+    return digest([inspect.getsource(obj) for obj in objects])

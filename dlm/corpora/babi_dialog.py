@@ -1,0 +1,232 @@
+"""bAbI dialog, tasks 1 to 6: booking a restaurant, with the out-of-vocabulary test sets.
+
+The published lines
+
+    1 hi<TAB>hello what can i help you with today          a user's turn and the bot's answer
+    2 <SILENCE><TAB>api_call italian rome six cheap        the user says nothing; a call
+    3 resto_x R_phone resto_x_phone                        a fact: subject, relation, value
+
+become a user message (empty for <SILENCE>) and a `reply`, or a `call` of the tool `api_call`. The
+facts after a call are its one `tool` message, facts before the dialogue are one `context`; silence
+right after a result is no turn of the user: the bot's round goes on. Every bot turn is one response
+unit, and `published_text` gives its text back, so response accuracy is the published per-response
+accuracy.
+
+Source: Bordes, Boureau, Weston: Learning End-to-End Goal-Oriented Dialog, ICLR 2017,
+arXiv:1605.07683; files and README.txt of the release.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from dlm.core.config import parse
+from dlm.core.errors import UserError
+from dlm.core.files import digest, digest_file, source_digest
+from dlm.corpora.registry import Prepared
+from dlm.corpora.tfds_store import build
+from dlm.dialogue.schema import Dialogue, Message, response_units
+from dlm.dialogue.template import message_text
+
+CALL = "api_call"
+SILENCE = "<SILENCE>"
+NO_RESULT = f"{CALL} no result"
+SLOTS = ("cuisine", "location", "number", "price")
+TASK_6_SLOTS = ("cuisine", "location", "price")
+# Relations whose values differ between test and test_oov; all other words are shared.
+OPEN_RELATIONS = ("cuisine", "location")
+
+SPLITS = {"train": "trn", "validation": "dev", "test": "tst", "test_oov": "tst-OOV"}
+# Measured on the release: task -> split -> (dialogues, bot turns).
+COUNTS: dict[int, dict[str, tuple[int, int]]] = {
+    task: {split: (1000, turns) for split, turns in zip(SPLITS, by_split, strict=True)}
+    for task, by_split in {
+        1: (6024, 6015, 5936, 6020),
+        2: (9498, 9513, 9464, 9460),
+        3: (9855, 9978, 10018, 9788),
+        4: (3507, 3529, 3498, 3510),
+        5: (18340, 18457, 18398, 18368),
+    }.items()
+} | {6: {"train": (1618, 14404), "validation": (500, 4159), "test": (1117, 11237)}}
+
+CITATION = (
+    "Antoine Bordes, Y-Lan Boureau, Jason Weston: Learning End-to-End Goal-Oriented Dialog, "
+    "ICLR 2017"
+)
+REMEDY = (
+    "unpack the release 'dialog-bAbI-tasks' (Bordes et al. 2017; also in the GitHub repository "
+    "HLTCHKUST/Mem2Seq, folder data/dialog-bAbI-tasks) and name its folder in "
+    "data.options.path, or put it at $DLM_DATA_DIR/dialog-babi"
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the corpus.
+
+    Attributes:
+      task: 1 issue calls, 2 update calls, 3 show options, 4 give information, 5 whole dialogues,
+        6 the same from real conversations (DSTC2).
+      path: folder of the published files; empty: `$DLM_DATA_DIR/dialog-babi`.
+    """
+
+    task: int = 5
+    path: str = ""
+
+
+def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
+    """Builds or opens one task.
+
+    Raises:
+      UserError: a task other than 1..6, a file that is absent, or counts unlike the published.
+    """
+    config = parse(Options, options, "data.options")
+    if config.task not in COUNTS:
+        raise UserError(f"data.options.task: {config.task} is not a bAbI dialog task; use 1 to 6")
+    files = find_files(config)
+    key = {"task": config.task, "code": source_digest(sys.modules[__name__])}
+    key["files"] = {split: digest_file(path) for split, path in files.items()}
+    return build(
+        "babi_dialog",
+        digest(key),
+        {split: _reader(path, config.task, split) for split, path in files.items()},
+        data_dir,
+        description=f"bAbI dialog task {config.task}: booking a restaurant.",
+        citation=CITATION,
+        licence="CC BY 3.0",
+    )
+
+
+def find_files(config: Options) -> dict[str, Path]:
+    """The published file of each split.
+
+    Raises:
+      UserError: one is absent; the message names it and says where it comes from.
+    """
+    root = config.path or os.path.join(os.environ.get("DLM_DATA_DIR", ""), "dialog-babi")
+    folders = [Path(root), Path(root) / "dialog-bAbI-tasks"]
+    found = {}
+    for split in COUNTS[config.task]:
+        name = f"dialog-babi-task{config.task}{SPLITS[split]}.txt"
+        paths = [folder / name for folder in folders if (folder / name).is_file()]
+        if not paths:
+            raise UserError(f"{root}: no file {name}; {REMEDY}")
+        found[split] = paths[0]
+    return found
+
+
+def _reader(path: Path, task: int, split: str) -> Callable[[], Iterator[Dialogue]]:
+    """A callable that reads one split and holds it against the published counts."""
+
+    def read() -> Iterator[Dialogue]:
+        dialogues = turns = 0
+        for dialogue in read_dialogues(path, task, split):
+            dialogues += 1
+            turns += len(response_units(dialogue))
+            yield dialogue
+        if (dialogues, turns) != COUNTS[task][split]:
+            wanted = COUNTS[task][split]
+            raise UserError(
+                f"{path}: {dialogues} dialogues with {turns} bot turns, the release has "
+                f"{wanted[0]} with {wanted[1]}; the file is damaged or another version; {REMEDY}"
+            )
+
+    return read
+
+
+def read_dialogues(path: str | Path, task: int, split: str) -> Iterator[Dialogue]:
+    """Reads one published file; ids are `task5-train-17`, counted from 0.
+
+    Raises:
+      UserError: a line that is neither a turn nor a fact, with its number.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    lines = [(f"{path}:{n}", line) for n, line in enumerate(text.split("\n"), start=1)]
+    blocks = groupby(lines, key=lambda line: bool(line[1].strip()))
+    for index, block in enumerate(block for filled, block in blocks if filled):
+        yield parse_dialogue(block, f"task{task}-{split}-{index}", task)
+
+
+def parse_dialogue(lines: Iterable[tuple[str, str]], id: str, task: int) -> Dialogue:
+    """Turns the lines of one dialogue, each with its place for errors, into messages.
+
+    `meta.entities` are the cuisines and locations spoken of: `test_oov` has others, and the names
+    of its restaurants are made of them, so a tokenizer should spell them in small pieces.
+    """
+    messages: list[Message] = []
+    entities: set[str] = set()
+    fields = (_fields(line, where) for where, line in lines)
+    for is_turn, group in groupby(fields, key=lambda line: len(line) == 2):
+        if is_turn:
+            for user, bot in group:
+                messages += _turn_messages(user, bot, task, messages[-1:])
+                entities.update(_open_values((messages[-1].arguments or {}).items()))
+        else:
+            facts = list(group)
+            after_call = bool(messages) and messages[-1].channel == "call"
+            messages.append(_facts_message(facts, after_call=after_call))
+            entities.update(_open_values((relation, value) for _, relation, value in facts))
+    parts = sorted({part for entity in entities for part in entity.split("_")})
+    return Dialogue(id=id, messages=tuple(messages), task=f"task{task}", meta={"entities": parts})
+
+
+def published_text(message: Message, task: int) -> str:
+    """The bot's words in the published file, from a `call` or `reply` message."""
+    if message.channel != "call":
+        return message_text(message)
+    arguments = message.arguments or {}
+    return " ".join([CALL, *(arguments.get(slot, f"R_{slot}") for slot in _slots(task))])
+
+
+def _slots(task: int) -> tuple[str, ...]:
+    return TASK_6_SLOTS if task == 6 else SLOTS
+
+
+def _open_values(pairs: Iterable[tuple[str, str]]) -> set[str]:
+    return {value for relation, value in pairs if relation in OPEN_RELATIONS}
+
+
+def _fields(line: str, where: str) -> tuple[str, ...]:
+    """Splits `N user<TAB>bot` into (user, bot), `N subject R_relation value` into three fields."""
+    number, _, rest = line.partition(" ")
+    turn, fact = rest.split("\t"), rest.split(" ")
+    if number.isdigit() and len(turn) == 2:
+        return tuple(turn)
+    if number.isdigit() and len(fact) == 3 and (fact[1].startswith("R_") or rest == NO_RESULT):
+        return (fact[0], fact[1].removeprefix("R_"), fact[2])
+    raise UserError(f"{where}: neither 'N user<TAB>bot' nor 'N subject R_relation value'")
+
+
+def _turn_messages(user: str, bot: str, task: int, last: list[Message]) -> list[Message]:
+    """The user's message, unless silence follows a result, and the bot's call or reply.
+
+    A slot that the user left open (`R_cuisine`) is no argument.
+    """
+    said = [] if user == SILENCE and last and last[0].role == "tool" else [user]
+    messages = [Message(role="user", content="" if text == SILENCE else text) for text in said]
+    if not bot.startswith(f"{CALL} "):
+        return [*messages, Message(role="assistant", channel="reply", content=bot)]
+    pairs = zip(_slots(task), bot.split(" ")[1:], strict=True)
+    arguments = {slot: value for slot, value in pairs if value != f"R_{slot}"}
+    call = Message(role="assistant", channel="call", content="", name=CALL, arguments=arguments)
+    return [*messages, call]
+
+
+def _facts_message(facts: list[tuple[str, ...]], *, after_call: bool) -> Message:
+    """All facts as text: a line a subject, `resto_x phone resto_x_phone cuisine thai ...`."""
+    if facts == [tuple(NO_RESULT.split(" "))]:
+        text = "no result"
+    else:
+        text = "\n".join(
+            " ".join([subject, *(word for fact in group for word in fact[1:])])
+            for subject, group in groupby(facts, key=lambda fact: fact[0])
+        )
+    if after_call:
+        return Message(role="tool", name=CALL, content=text)
+    return Message(role="context", content=text)

@@ -1,0 +1,149 @@
+"""Your own dialogues: files of one JSON object a line, in the interactive format or another's.
+
+Without a validation file, a share of the dialogues is held out by the hash of their content: the
+same dialogue always falls on the same side, wherever it stands in the file and whatever its id.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from dlm.core import files
+from dlm.core.config import parse
+from dlm.core.errors import UserError
+from dlm.corpora.registry import Prepared
+from dlm.corpora.tfds_store import build
+from dlm.dialogue import checks, formats, readers, schema
+from dlm.dialogue.checks import RecordError
+from dlm.dialogue.schema import Dialogue
+
+HASH_RANGE = 2**64
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the corpus.
+
+    Attributes:
+      path: the file of the training split, and of the validation split unless that has its own.
+      format: "dlm" (the interactive format), "openai", "sharegpt" or "prompt_response".
+      validation_path: file of the validation split; empty: a share of `path`.
+      test_path: file of the test split; empty: there is none.
+      validation_share: share of `path` held out, above 0 and below 1; without `validation_path`.
+      on_bad_record: "raise" at the first bad record, or "skip" it, and store it with its reason.
+    """
+
+    path: str = ""
+    format: str = "dlm"
+    validation_path: str = ""
+    test_path: str = ""
+    validation_share: float = 0.1
+    on_bad_record: str = "raise"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f"validation_share={self.validation_share} is not between 0 and 1")
+
+
+def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
+    """Builds or opens the corpus.
+
+    Raises:
+      UserError: no path, a missing file, a bad record, or a split without dialogues.
+    """
+    config = parse(Options, options, "data.options")
+    if not config.path:
+        raise UserError("data.path is empty; name your file: --config.data.path=my.jsonl")
+    paths = {
+        "train": config.path,
+        "validation": config.validation_path or config.path,
+        **({"test": config.test_path} if config.test_path else {}),
+    }
+    rejected: list[dict[str, Any]] = []
+    key: dict[str, Any] = {name: _digest(path) for name, path in paths.items()}
+    key |= {"format": config.format, "on_bad_record": config.on_bad_record}
+    key["share"] = None if config.validation_path else config.validation_share
+    key["code"] = files.source_digest(sys.modules[__name__], readers, formats, schema, checks)
+    return build(
+        "jsonl",
+        files.digest(key),
+        _splits(config, paths, rejected),
+        data_dir,
+        description=f"Dialogues of {', '.join(sorted({Path(p).name for p in paths.values()}))}.",
+        citation="",
+        licence="",
+        rejected=rejected,
+    )
+
+
+def _digest(path: str) -> str:
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; check data.path, validation_path and test_path")
+    return files.digest_file(path)
+
+
+def _splits(
+    config: Options, paths: Mapping[str, str], rejected: list[dict[str, Any]]
+) -> dict[str, Callable[[], Iterator[Dialogue]]]:
+    """A callable a split; each file's bad records are noted once."""
+    splits: dict[str, Callable[[], Iterator[Dialogue]]] = {
+        split: partial(_read, config, path, rejected) for split, path in paths.items()
+    }
+    if not config.validation_path:
+        bound = cache(lambda: _bound(config))
+        splits["train"] = lambda: (
+            dialogue
+            for dialogue in _read(config, config.path, rejected)
+            if _hash(dialogue) > bound()
+        )
+        splits["validation"] = lambda: (
+            dialogue for dialogue in _read(config, config.path, []) if _hash(dialogue) <= bound()
+        )
+    return splits
+
+
+def _read(config: Options, path: str, rejected: list[dict[str, Any]]) -> Iterator[Dialogue]:
+    """Reads one file; a dialogue that stands in it more than once gets an id for each time."""
+    seen: dict[str, list[int]] = {}
+    for dialogue in readers.read(
+        path, format=config.format, on_bad_record=config.on_bad_record, rejected=rejected
+    ):
+        content, times = _hash(dialogue), seen.setdefault(dialogue.id, [])
+        if times and content != times[0]:
+            error = RecordError(
+                path,
+                "id",
+                f"two dialogues have the id {dialogue.id!r}; make ids unique or omit them",
+            )
+            if config.on_bad_record == "raise":
+                raise error
+            record = json.dumps(schema.to_json(dialogue), ensure_ascii=False)
+            rejected.append(
+                {"where": path, "field": "id", "problem": error.problem, "record": record}
+            )
+            continue
+        times.append(content)
+        yield replace(dialogue, id=f"{dialogue.id}#{len(times)}") if times[1:] else dialogue
+
+
+def _bound(config: Options) -> float:
+    """The highest hash that is held out.
+
+    The dialogue of the lowest hash is held out in any case, so that no file of two dialogues is
+    too small for a validation split.
+    """
+    lowest = min(_hash(dialogue) for dialogue in _read(config, config.path, []))
+    return max(config.validation_share * HASH_RANGE, lowest)
+
+
+def _hash(dialogue: Dialogue) -> int:
+    """Where a dialogue's content falls in 0..HASH_RANGE; its id does not count."""
+    record = schema.to_json(dialogue)
+    del record["id"]
+    return int(files.digest(record)[:16], 16)

@@ -1,0 +1,85 @@
+"""Finds a corpus by name, and says what every prepared corpus looks like."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlm.core.errors import UserError
+from dlm.dialogue.schema import Dialogue, from_json
+
+CORPORA: dict[str, str] = {
+    "babi_dialog": "dlm.corpora.babi_dialog",
+    "concierge": "dlm.corpora.concierge.builder",
+    "jsonl": "dlm.corpora.jsonl",
+}
+
+
+class DialogueSource(Sequence[Dialogue]):
+    """One split as a random-access sequence of dialogues, in the order in which they were given.
+
+    Args:
+      records: random access to records whose field `json` is one dialogue as UTF-8 text.
+      name: what errors call it, e.g. `babi_dialog/test`.
+    """
+
+    def __init__(self, records: Sequence[Mapping[str, bytes]], name: str):
+        self._records = records
+        self.name = name
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Dialogue:  # type: ignore[override]  # no slices
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.name}: dialogue {index} of {len(self)}")
+        index %= len(self)
+        return from_json(json.loads(self._records[index]["json"]), f"{self.name}[{index}]")
+
+    def __iter__(self) -> Iterator[Dialogue]:
+        return (self[index] for index in range(len(self)))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A corpus on disk, ready to be read.
+
+    Attributes:
+      splits: `train`, `validation`, `test` and named extra tests, those that the corpus has.
+      digest: hex digest of the dialogues of all splits; the same dialogues give the same digest.
+      counts: of each split, its `dialogues`, `messages` and `responses` (response units), and
+        `rejected` records where there are any.
+      rejected: the file of rejected records with their reasons; None where nothing was rejected.
+    """
+
+    name: str
+    splits: dict[str, DialogueSource]
+    digest: str
+    description: str
+    citation: str
+    licence: str
+    counts: dict[str, dict[str, int]]
+    rejected: Path | None = None
+
+
+def prepare(name: str, options: Mapping[str, Any], data_dir: str | Path) -> Prepared:
+    """Builds the named corpus under `data_dir`, or opens it where it is built already.
+
+    Args:
+      name: a key of CORPORA.
+      options: the corpus's own options; unknown ones are refused with the nearest name.
+      data_dir: where builds are kept (not where the published files lie).
+
+    Raises:
+      UserError: no such corpus, a bad option, or a file that is absent or damaged.
+    """
+    if name not in CORPORA:
+        near = difflib.get_close_matches(name, CORPORA, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(CORPORA))}"
+        raise UserError(f"data.name: no corpus {name!r}; {hint}")
+    return importlib.import_module(CORPORA[name]).prepare(options, Path(data_dir).expanduser())

@@ -1,0 +1,187 @@
+"""Batches by random access: `batch(step)` is a pure function of (pieces, seed, step)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from dlm.core.errors import UserError
+from dlm.data.batch import TOKEN_FIELDS, Batch, empty_batch
+from dlm.data.packing import Packing, Plan
+from dlm.data.store import Pieces
+
+FILE_OPTIONS = ("path", "format", "validation_path", "test_path")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The `data` section of a config.
+
+    Attributes:
+      name: corpus, a key of `dlm.corpora.registry.CORPORA`.
+      options: the corpus's own options.
+      length: T, positions of a row, in tokens.
+      rows: B, rows of a batch.
+      pack: several dialogues a row; False = the same dialogues in each step, one a row.
+      overflow: what happens in training to a dialogue longer than `length`: "drop" its oldest
+        whole turns, "split" it, or "raise".
+      on_bad_record: "raise" at a bad record, or "skip" and report it.
+      path: the file of the `jsonl` corpus; short for `options.path`, as are the next three.
+      format: "dlm", "openai", "sharegpt" or "prompt_response".
+      validation_path: file of the validation split; "" = a share of `path`.
+      test_path: file of the test split; "" = none.
+      cache_dir: where builds and encoded tokens are kept; "" = ~/.cache/dlm.
+    """
+
+    name: str = "jsonl"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    length: int = 256
+    rows: int = 16
+    pack: bool = True
+    overflow: str = "drop"
+    on_bad_record: str = "raise"
+    path: str = ""
+    format: str = "dlm"
+    validation_path: str = ""
+    test_path: str = ""
+    cache_dir: str = ""
+
+    def corpus_options(self) -> dict[str, Any]:
+        """The options handed to the corpus: `options`, and for `jsonl` the fields on files."""
+        options = dict(self.options)
+        if self.name == "jsonl":
+            files = {name: getattr(self, name) for name in FILE_OPTIONS}
+            given = {name: value for name, value in files.items() if value}
+            options = {**given, "on_bad_record": self.on_bad_record, **options}
+        return options
+
+
+class Batches:
+    """Batches of encoded pieces by step, the same on any number of threads or processes.
+
+    Shuffled, epochs follow one another without end, each with a plan of its own; otherwise the
+    pieces come once, in the order in which they are stored (that of the first piece of each row).
+    The last batch of an epoch is filled up with rows of padding: nothing is dropped, and an epoch
+    ends where the data end.
+
+    Args:
+      pieces: the encoded split.
+      rows: B, rows of a packed batch.
+      length: T, positions of a row.
+      seed: of the order.
+      pack: False unfolds each packed row into one row a piece; step n then holds the same pieces,
+        in a batch of as many rows as the fullest step could need.
+      shuffle: False for evaluation.
+
+    Raises:
+      UserError: there is no piece.
+    """
+
+    def __init__(
+        self,
+        pieces: Pieces,
+        rows: int,
+        length: int,
+        *,
+        seed: int = 0,
+        pack: bool = True,
+        shuffle: bool = True,
+    ):
+        if not len(pieces):
+            raise UserError(
+                f"{pieces.name}: no dialogue to read ({pieces.counts.summary()}); "
+                "check the data, data.length and policy"
+            )
+        self.pieces = pieces
+        self.length = length
+        self._pack = pack
+        self._shuffle = shuffle
+        self._seed = seed
+        self._packing = Packing(pieces.lengths, length)
+        self._rows = rows
+        segments = self._packing.segments
+        self.rows = rows if pack else int(segments[:rows].sum())
+        self.segments = int(segments[0]) if pack else 1
+        self._plan = lru_cache(maxsize=2)(self._make_plan)
+
+    def num_steps(self, epoch: int = 0) -> int:
+        """Batches in an epoch; the same number in each, as lengths alone decide it."""
+        if epoch and not self._shuffle:
+            raise IndexError(f"{self.pieces.name}: epoch {epoch} of batches that come once")
+        return -(-self._packing.num_rows // self._rows)
+
+    @property
+    def efficiency(self) -> float:
+        """Share of the positions of an epoch's packed rows that hold a token."""
+        return float(self.pieces.lengths.sum() / (self._packing.num_rows * self.length))
+
+    def row_pieces(self, step: int) -> list[list[int]]:
+        """The piece indices of each row of batch(step), in the order of their segments."""
+        epoch, step = divmod(step, self.num_steps())
+        if epoch < 0 or (epoch and not self._shuffle):
+            raise IndexError(f"{self.pieces.name}: no step {step + epoch * self.num_steps()}")
+        plan = self._plan(epoch)
+        first = step * self._rows
+        last = min(first + self._rows, plan.num_rows)
+        rows = [plan.row(row).tolist() for row in range(first, last)]
+        if not self._pack:
+            rows = [[piece] for row in rows for piece in row]
+        return rows + [[] for _ in range(self.rows - len(rows))]
+
+    def dialogues(self, step: int) -> list[int]:
+        """The dialogues of batch(step) as indices into the split, row after row."""
+        members = [piece for row in self.row_pieces(step) for piece in row]
+        return self.pieces.dialogue_index[members].tolist()
+
+    def batch(self, step: int) -> Batch:
+        """Batch number `step` of the run, as numpy arrays."""
+        rows = self.row_pieces(step)
+        batch = empty_batch(self.rows, self.length, self.segments)
+        for row, members in enumerate(rows):
+            start = 0
+            for segment, piece in enumerate(members):
+                start = self._put(batch, row, segment, start, piece)
+        return batch
+
+    def iterate(
+        self, start: int, stop: int | None = None, *, threads: int = 1, buffer: int = 4
+    ) -> Iterator[Batch]:
+        """batch(start), ..., batch(stop - 1), made ahead by Grain; the threads change no result.
+
+        Args:
+          start: the first step; a run resumes by it.
+          stop: None = the end of the epoch where there is no shuffle, and never otherwise.
+          threads: that make batches.
+          buffer: batches made ahead.
+        """
+        import grain
+
+        if stop is None:
+            stop = sys.maxsize if self._shuffle else self.num_steps()
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
+        steps = grain.MapDataset.range(start, stop)
+        return iter(steps.map(self.batch).to_iter_dataset(options))
+
+    def _make_plan(self, epoch: int) -> Plan:
+        if not self._shuffle:
+            return self._packing.stored()
+        return self._packing.plan(digest=self.pieces.data_digest, seed=self._seed, epoch=epoch)
+
+    def _put(self, batch: Batch, row: int, segment: int, start: int, piece: int) -> int:
+        """Writes a piece into its place; returns where it ends."""
+        pieces = self.pieces
+        source = pieces.span(piece)
+        stop = start + source.stop - source.start
+        for name in TOKEN_FIELDS:
+            if name in pieces.arrays:
+                getattr(batch, name)[row, start:stop] = pieces.arrays[name][source]
+        batch.segment_ids[row, start:stop] = segment + 1
+        batch.positions[row, start:stop] = np.arange(stop - start)
+        batch.dialogue_ids[row, segment] = pieces.dialogue_index[piece]
+        batch.task_ids[row, segment] = pieces.task_id[piece]
+        return stop

@@ -1,0 +1,213 @@
+"""The encoded cache: a split's pieces as flat arrays on disk, keyed by all that decides them.
+
+A cache is a folder `encoded/KEY`: one `.npy` file a field, all pieces one after another, and
+`meta.json`, written last. It is written aside and renamed, so it is whole or absent; of two
+processes that write the same one, the second to end discards its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlm.core.errors import UserError
+from dlm.core.files import read_json, write_json
+from dlm.core.progress import Progress
+from dlm.data.recipe import Recipe, preparing_code
+from dlm.data.writer import PIECE_ARRAYS, TOKEN_ARRAYS, Counts, write
+from dlm.dialogue.encoding import Encoded, PolicyConfig, Rejected, fit_many
+from dlm.dialogue.schema import Dialogue
+from dlm.dialogue.template import TemplateConfig
+from dlm.dialogue.tokenizer import Tokenizer
+
+META = "meta.json"
+KEY = re.compile(r"[0-9a-f]{64}")
+ASIDE = ".writing-"
+CHUNK = 256  # dialogues encoded together
+DAMAGED = (UserError, OSError, ValueError, KeyError, TypeError)
+
+
+class Pieces:
+    """The pieces of a split: memory-mapped arrays, read at random.
+
+    Attributes:
+      name: of the split.
+      folder: where the arrays lie.
+      arrays: the fields of `Encoded`, each [sum of lengths], piece after piece.
+      lengths: [N] int32 tokens of each piece.
+      dialogue_index: [N] int32 index of the piece's dialogue in the split.
+      task_id: [N] int32 index into `task_names`.
+      task_names: sorted.
+      data_digest: digest of the corpus.
+      counts: what the split holds.
+      rejected: of each rejected dialogue its `dialogue` (index), `id` and `reason`.
+    """
+
+    def __init__(self, folder: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]):
+        self.folder = folder
+        self.name: str = meta["recipe"]["split"]
+        self.data_digest: str = meta["recipe"]["data"]
+        self.task_names: list[str] = meta["task_names"]
+        self.counts = Counts(**meta["counts"])
+        self.rejected: list[dict[str, Any]] = meta["rejected"]
+        self.arrays = {name: arrays[name] for name in TOKEN_ARRAYS}
+        self.lengths, self.dialogue_index, self.task_id = (arrays[name] for name in PIECE_ARRAYS)
+        self._starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)]).tolist()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def span(self, index: int) -> slice:
+        """Where piece `index` lies in each of `arrays`."""
+        return slice(self._starts[index], self._starts[index + 1])
+
+    def piece(self, index: int) -> Encoded:
+        """Piece `index` as it left the encoding."""
+        span = self.span(index)
+        return Encoded(**{name: array[span] for name, array in self.arrays.items()})
+
+
+def build_or_load(
+    source: Sequence[Dialogue],
+    tokenizer: Tokenizer,
+    policy: PolicyConfig,
+    length: int,
+    *,
+    name: str,
+    data_digest: str,
+    cache_dir: str | Path,
+    template: TemplateConfig | None = None,
+    overflow: str = "drop",
+    evaluation: bool = False,
+) -> Pieces:
+    """Encodes a split, or opens its cache where the same recipe was encoded before.
+
+    Args:
+      source: the dialogues.
+      tokenizer: with which they are encoded.
+      policy: what is learned.
+      length: most tokens of a piece.
+      name: of the split, e.g. `train`.
+      data_digest: digest of the corpus that `source` belongs to.
+      cache_dir: holds `encoded/`.
+      template: None = the built-in one.
+      overflow: "drop", "split" or "raise", for dialogues longer than `length` in training.
+      evaluation: every message is scored once; `overflow` does not apply.
+
+    Raises:
+      UserError: a dialogue that does not fit under `overflow="raise"`.
+    """
+    recipe = Recipe(
+        split=name,
+        data=data_digest,
+        tokenizer=tokenizer.digest,
+        template=template or TemplateConfig(),
+        policy=policy,
+        length=length,
+        overflow=overflow,
+        evaluation=evaluation,
+        code=preparing_code(),
+    )
+    folder = Path(cache_dir).expanduser() / "encoded" / recipe.key
+    if folder.exists():
+        try:
+            return _load(folder, folder)
+        except DAMAGED as error:
+            print(f"{folder}: damaged ({error}); encoding {name} again", flush=True)
+            _remove(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder.parent))
+    try:
+        meta = write(aside, _encode(source, tokenizer, recipe))
+        write_json(aside / META, {"recipe": asdict(recipe), **meta})
+        pieces = _load(aside, folder)  # stays readable whatever others do to the folder
+        _install(aside, folder)
+        return pieces
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def size(cache_dir: str | Path) -> int:
+    """Bytes of all encoded caches under `cache_dir`, unfinished ones included."""
+    files = (path for folder in _folders(cache_dir) for path in folder.iterdir())
+    return sum(path.stat().st_size for path in files)
+
+
+def clean(cache_dir: str | Path) -> int:
+    """Deletes all encoded caches under `cache_dir` and nothing else; returns the bytes freed."""
+    freed = size(cache_dir)
+    for folder in _folders(cache_dir):
+        shutil.rmtree(folder)
+    return freed
+
+
+def _encode(
+    source: Sequence[Dialogue], tokenizer: Tokenizer, recipe: Recipe
+) -> Iterator[tuple[int, Dialogue, list[Encoded] | Rejected]]:
+    """Yields each dialogue with its index and its pieces, encoded many at a time."""
+    dialogues = enumerate(source)
+    with Progress(len(source), f"encoding {recipe.split}", "dialogue") as progress:
+        while chunk := list(islice(dialogues, CHUNK)):
+            encoded = fit_many(
+                [dialogue for _, dialogue in chunk],
+                tokenizer,
+                recipe.policy,
+                recipe.length,
+                overflow=recipe.overflow,
+                evaluation=recipe.evaluation,
+            )
+            for (index, dialogue), pieces in zip(chunk, encoded, strict=True):
+                yield index, dialogue, pieces
+            progress.update(chunk[-1][0] + 1)
+
+
+def _folders(cache_dir: str | Path) -> list[Path]:
+    root = Path(cache_dir).expanduser() / "encoded"
+    found = root.iterdir() if root.is_dir() else ()
+    return [path for path in found if KEY.fullmatch(path.name) or path.name.startswith(ASIDE)]
+
+
+def _load(folder: Path, home: Path) -> Pieces:
+    """Opens a cache that is called `home`; raises one of DAMAGED where it is not whole."""
+    meta = read_json(folder / META)
+    arrays = {}
+    for name in (*TOKEN_ARRAYS, *PIECE_ARRAYS):
+        path = folder / f"{name}.npy"
+        if path.stat().st_size != meta["bytes"][name]:
+            raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not those written")
+        arrays[name] = np.load(path, mmap_mode="r").view(np.ndarray)
+    return Pieces(home, meta, arrays)
+
+
+def _install(aside: Path, folder: Path) -> None:
+    """Gives a finished cache its name, unless another process was faster."""
+    try:
+        os.rename(aside, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    handle = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(folder: Path) -> None:
+    """Deletes a cache; another process sees it whole or not at all."""
+    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder.parent))
+    try:
+        os.rename(folder, aside)
+    except OSError:
+        if folder.exists():
+            raise
+    shutil.rmtree(aside)

@@ -1,0 +1,1 @@
+"""The interactive format: schema, readers, tokenizer, template, encoding, actions; without JAX."""

@@ -1,0 +1,227 @@
+"""Dialogues as arrays: which token follows which, and which of them are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+
+from dlm.core.errors import UserError
+from dlm.dialogue.checks import check_choice
+from dlm.dialogue.schema import (
+    CHANNELS,
+    Dialogue,
+    Message,
+    response_units,
+    turn_of_messages,
+)
+from dlm.dialogue.template import assistant_header, render
+from dlm.dialogue.tokenizer import Tokenizer
+from dlm.dialogue.windows import Line, Windows, disjoint, each_once, newest
+
+CHANNEL_NAMES = ("system", "context", "user", "tool", "tools", *CHANNELS)
+_IDS = {name: index for index, name in enumerate(CHANNEL_NAMES)}
+OVERFLOWS = ("drop", "split", "raise")
+
+
+class Rejected(UserError):
+    """A dialogue of which nothing can be learned; `reason` is the same for all of its kind."""
+
+    def __init__(self, dialogue: str, reason: str, detail: str) -> None:
+        super().__init__(f"dialogue {dialogue}: {reason}: {detail}")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Which messages are learned: those of the assistant in these channels.
+
+    A token's loss weight is this policy's weight of its message times `Message.weight`.
+    """
+
+    channels: tuple[str, ...] = CHANNELS
+
+    def __post_init__(self) -> None:
+        for channel in self.channels:
+            check_choice(channel, CHANNELS, "", "policy.channels")
+
+    def weight(self, message: Message) -> float:
+        """The weight of every output token of a message; 0 = only read."""
+        learned = message.role == "assistant" and message.channel in self.channels
+        return float(np.float32(message.weight)) if learned else 0.0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A dialogue, or a piece of one, as arrays of equal length.
+
+    The shift by one is done here: `targets[t]` is the token after `tokens[t]`.
+
+    Attributes:
+      tokens: [n] int32, what the model reads.
+      targets: [n] int32.
+      loss_weights: [n] float32, weight of `targets[t]`; 0 on headers and on what is only read.
+      channel_ids: [n] int32, index in `CHANNEL_NAMES` of the role or channel of `targets[t]`.
+      turn_ids: [n] int32, turn of `targets[t]` in the whole dialogue; -1 before the first.
+      unit_ids: [n] int32, response unit of `targets[t]` in the whole dialogue (headers are in
+        none); -1 none.
+    """
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    loss_weights: np.ndarray
+    channel_ids: np.ndarray
+    turn_ids: np.ndarray
+    unit_ids: np.ndarray
+
+
+def channel_id(name: str) -> int:
+    """Returns the id of a role or channel in `Encoded.channel_ids`."""
+    return _IDS[name]
+
+
+def encode(dialogue: Dialogue, tokenizer: Tokenizer, policy: PolicyConfig) -> Encoded:
+    """Returns a whole dialogue as arrays, however long."""
+    return _encoded(_lines(dialogue, tokenizer, policy))
+
+
+def fit(
+    dialogue: Dialogue,
+    tokenizer: Tokenizer,
+    policy: PolicyConfig,
+    length: int,
+    overflow: str = "drop",
+    evaluation: bool = False,
+) -> list[Encoded]:
+    """Returns a dialogue as pieces of at most `length` positions; see `fit_many`.
+
+    Raises:
+      Rejected: nothing of the dialogue can be learned.
+      UserError: it is longer than `length` and `overflow` is "raise".
+    """
+    pieces = fit_many([dialogue], tokenizer, policy, length, overflow, evaluation)[0]
+    if isinstance(pieces, Rejected):
+        raise pieces
+    return pieces
+
+
+def fit_many(
+    dialogues: Sequence[Dialogue],
+    tokenizer: Tokenizer,
+    policy: PolicyConfig,
+    length: int,
+    overflow: str = "drop",
+    evaluation: bool = False,
+) -> list[list[Encoded] | Rejected]:
+    """Returns each dialogue as pieces of at most `length` positions; cuts only between turns.
+
+    System messages, context and the list of tools stay in every piece (those up to its end). What
+    is left out can be told from `turn_ids`. A turn that does not fit by itself is left out.
+
+    Args:
+      dialogues: any number.
+      tokenizer: as the model's.
+      policy: what is learned.
+      length: most positions of a piece, in tokens.
+      overflow: of a longer dialogue in training, "drop" its oldest turns, "split" it into pieces
+        that share no turn, or "raise".
+      evaluation: every turn is scored exactly once, with the longest history that fits, whatever
+        `overflow` says; turns scored in another piece are only read.
+
+    Returns:
+      For each dialogue its pieces, each with at least one learned token, or why there are none.
+
+    Raises:
+      UserError: a dialogue is longer than `length` and `overflow` is "raise".
+    """
+    check_choice(overflow, OVERFLOWS, "", "data.overflow")
+    mode = "evaluation" if evaluation else overflow
+    return [
+        _fit(dialogue, _lines(dialogue, tokenizer, policy), length, mode) for dialogue in dialogues
+    ]
+
+
+def truncate(dialogue: Dialogue, tokenizer: Tokenizer, length: int) -> Dialogue:
+    """Returns a dialogue without its oldest turns, so that its prompt has at most `length` tokens.
+
+    Raises:
+      Rejected: the last turn does not fit, or, without turns, what stands before them.
+    """
+    lines = _lines(dialogue, tokenizer, PolicyConfig())
+    windows = Windows(lines, length - len(assistant_header(tokenizer)))
+    first = windows.earliest(windows.last)
+    if first is None:
+        raise Rejected(dialogue.id, "too long", f"its last turn exceeds {length} tokens")
+    kept = windows.lines(first, windows.last)
+    messages = (dialogue.messages[line.message_index] for line in kept if line.message_index >= 0)
+    return replace(dialogue, messages=tuple(messages))
+
+
+def _fit(
+    dialogue: Dialogue, lines: Sequence[Line], length: int, mode: str
+) -> list[Encoded] | Rejected:
+    if not any(line.weight for line in lines):
+        return Rejected(dialogue.id, "nothing to learn", "no message has a weight under the policy")
+    size = sum(line.size for line in lines) - 1  # the last token is no input
+    if size <= length:
+        return [_encoded(lines)]
+    if mode == "raise":
+        raise UserError(
+            f"dialogue {dialogue.id}: {size} tokens exceed data.length={length}; raise data.length "
+            "or set data.overflow='drop'"
+        )
+    windows = Windows(lines, length + 1)
+    stretches = {"drop": newest, "split": disjoint, "evaluation": each_once}[mode](windows)
+    pieces = [
+        _encoded(windows.lines(first, last, scored))
+        for first, last, scored in stretches
+        if not windows.learned.isdisjoint(range(scored, last + 1))
+    ]
+    if pieces:
+        return pieces
+    if stretches:
+        detail = f"what has a weight is in turns dropped to fit {length} tokens"
+        return Rejected(dialogue.id, "nothing left to learn", detail)
+    return Rejected(dialogue.id, "too long", f"none of its turns fits {length} tokens")
+
+
+def _lines(dialogue: Dialogue, tokenizer: Tokenizer, policy: PolicyConfig) -> list[Line]:
+    """Returns the rendered messages with their weight, channel, turn and unit."""
+    units = {i: unit for unit, indices in enumerate(response_units(dialogue)) for i in indices}
+    turn_ids = turn_of_messages(dialogue)
+    lines = []
+    for header, output, role, channel, index in render(dialogue, tokenizer):
+        message = index >= 0
+        lines.append(
+            Line(
+                header,
+                output,
+                role,
+                index,
+                policy.weight(dialogue.messages[index]) if message else 0.0,
+                _IDS[channel or role],
+                turn_ids[index] if message else -1,
+                units.get(index, -1),
+            )
+        )
+    return lines
+
+
+def _encoded(lines: Sequence[Line]) -> Encoded:
+    parts = [part for line in lines for part in (line.header, line.output)]
+    ids = np.fromiter(chain.from_iterable(parts), np.int32)
+    sizes = [len(part) for part in parts]
+    sizes[0] -= 1  # the first token is no target
+    weights = [value for line in lines for value in (0.0, line.weight)]
+    units = [value for line in lines for value in (-1, line.unit)]
+    both = np.array([(line.channel, line.turn) for line in lines for _ in range(2)], np.int32)
+    return Encoded(
+        tokens=ids[:-1],
+        targets=ids[1:],
+        loss_weights=np.repeat(np.array(weights, np.float32), sizes),
+        channel_ids=np.repeat(both[:, 0], sizes),
+        turn_ids=np.repeat(both[:, 1], sizes),
+        unit_ids=np.repeat(np.array(units, np.int32), sizes),
+    )

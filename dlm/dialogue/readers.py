@@ -1,0 +1,135 @@
+"""Files of dialogues: one reader a format, all yielding `Dialogue`, line by line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dlm.core.errors import UserError
+from dlm.dialogue import formats
+from dlm.dialogue.checks import RecordError, check_choice
+from dlm.dialogue.schema import Dialogue, from_json, to_json
+
+MAX_LINE = 8_000_000  # bytes
+EXCERPT = 2_000  # bytes of a rejected line that are kept
+
+FORMATS: dict[str, Callable[[Any, str], Any]] = {
+    "dlm": lambda record, where: record,
+    "openai": formats.from_openai,
+    "sharegpt": formats.from_sharegpt,
+    "prompt_response": formats.from_prompt_response,
+}
+
+
+def read(
+    path: str | Path,
+    *,
+    format: str = "dlm",
+    on_bad_record: str = "raise",
+    rejected: list[dict[str, Any]] | None = None,
+) -> Iterator[Dialogue]:
+    """Yields the dialogues of a file that holds one JSON object a line; blank lines are skipped.
+
+    Args:
+      path: UTF-8, with or without a byte order mark.
+      format: a key of `FORMATS`.
+      on_bad_record: "raise", or "skip" and note it in `rejected`.
+      rejected: gets `{"where", "field", "problem", "record"}` of each record that is skipped, the
+        record as text, cut after 2,000 bytes.
+
+    Raises:
+      RecordError: a record is bad; names file, line, field and remedy.
+      UserError: the file is missing, or holds no dialogue.
+    """
+    check_choice(format, tuple(FORMATS), "", "data.format")
+    check_choice(on_bad_record, ("raise", "skip"), "", "data.on_bad_record")
+    count = 0
+    with _open(path) as file:
+        for number, (line, oversize) in enumerate(_lines(file), 1):
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                dialogue = from_json(FORMATS[format](_record(line, oversize, where), where), where)
+            except RecordError as error:
+                if on_bad_record == "raise":
+                    raise
+                if rejected is not None:
+                    rejected.append(_rejection(error, line))
+                continue
+            count += 1
+            yield dialogue
+    if not count:
+        raise UserError(f"{path}: holds no dialogue; give one JSON object a line")
+
+
+def write_jsonl(path: str | Path, dialogues: Iterable[Dialogue]) -> None:
+    """Writes dialogues, one a line; the file is whole or, where this fails, as it was before."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            for dialogue in dialogues:
+                record = to_json(dialogue)
+                file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _open(path: str | Path) -> BinaryIO:
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}; give the path of a JSONL file"
+        raise UserError(f"{path}: {problem}") from None
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[bytes, bool]]:
+    """Yields each line, or its beginning and True where it is too long."""
+    while line := file.readline(MAX_LINE + 1):
+        oversize = len(line) > MAX_LINE and not line.endswith(b"\n")
+        rest = line
+        while oversize and rest and not rest.endswith(b"\n"):
+            rest = file.readline(MAX_LINE)
+        yield line, oversize
+
+
+def _record(line: bytes, oversize: bool, where: str) -> Any:
+    """Returns the JSON value of a line."""
+    if oversize:
+        megabytes = MAX_LINE // 1_000_000
+        raise RecordError(where, "", f"longer than {megabytes} MB; split the dialogue")
+    if b"\0" in line:
+        problem = f"null byte at byte {line.index(0)}; remove it, or save the file as UTF-8"
+        raise RecordError(where, "", problem)
+    try:
+        text = line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        problem = f"invalid UTF-8 at byte {error.start}; save the file as UTF-8"
+        raise RecordError(where, "", problem) from None
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        problem = f"malformed JSON at character {error.pos + 1}: {error.msg}"
+        problem += "; give one JSON object a line"
+        raise RecordError(where, "", problem) from None
+    except (ValueError, RecursionError) as error:
+        raise RecordError(where, "", f"malformed JSON: {str(error)[:100]}") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON; give a number")
+
+
+def _rejection(error: RecordError, line: bytes) -> dict[str, Any]:
+    return {
+        "where": error.where,
+        "field": error.field,
+        "problem": error.problem,
+        "record": line[:EXCERPT].decode("utf-8", errors="backslashreplace").rstrip("\n"),
+    }

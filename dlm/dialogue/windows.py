@@ -1,0 +1,106 @@
+"""Which turns of a long dialogue are seen together; cuts fall between turns, never elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+KEPT = ("system", "context", "tools")  # never dropped with a turn
+
+
+class Line(NamedTuple):
+    """A rendered message with all that its positions share; fields as in `Encoded`."""
+
+    header: list[int]
+    output: list[int]
+    role: str
+    message_index: int
+    weight: float
+    channel: int
+    turn: int
+    unit: int
+
+    @property
+    def size(self) -> int:
+        """Its number of tokens."""
+        return len(self.header) + len(self.output)
+
+
+class Windows:
+    """The stretches of turns of one dialogue that fit into a number of tokens."""
+
+    def __init__(self, lines: Sequence[Line], tokens: int) -> None:
+        self._lines = lines
+        self._tokens = tokens
+        self.last = max((line.turn for line in lines), default=-1)
+        self._sizes = [0] * (self.last + 1)  # of each turn without what is kept anyway
+        kept = [0] * (self.last + 2)  # by turn, from -1
+        for line in lines:
+            if line.role in KEPT:
+                kept[line.turn + 1] += line.size
+            else:
+                self._sizes[line.turn] += line.size
+        self._kept = list(accumulate(kept))  # before and in each turn, from -1
+        self.learned = {line.turn for line in lines if line.weight > 0}
+
+    def fits(self, first: int, last: int) -> bool:
+        """Whether turns `first` to `last` fit, with all that is kept up to them."""
+        return self._kept[last + 1] + sum(self._sizes[first : last + 1]) <= self._tokens
+
+    def earliest(self, last: int) -> int | None:
+        """The first turn of the longest stretch that ends with `last` and fits, or None."""
+        first, size = max(last, 0), self._kept[last + 1]
+        size += self._sizes[last] if last >= 0 else 0
+        if size > self._tokens:
+            return None
+        while first > 0 and size + self._sizes[first - 1] <= self._tokens:
+            first -= 1
+            size += self._sizes[first]
+        return first
+
+    def lines(self, first: int, last: int, scored: int = 0) -> list[Line]:
+        """The messages of a stretch; turns before `scored` are only read."""
+        return [
+            line if line.turn >= scored else line._replace(weight=0.0)
+            for line in self._lines
+            if line.turn <= last and (line.turn >= first or line.role in KEPT)
+        ]
+
+
+def newest(windows: Windows) -> list[tuple[int, int, int]]:
+    """The longest stretch that ends with the last turn that fits by itself."""
+    for last in range(windows.last, -1, -1):
+        first = windows.earliest(last)
+        if first is not None:
+            return [(first, last, first)]
+    return []
+
+
+def disjoint(windows: Windows) -> list[tuple[int, int, int]]:
+    """Stretches one after another, each as long as fits."""
+    stretches: list[tuple[int, int, int]] = []
+    first = 0
+    for last in range(windows.last + 1):
+        if not windows.fits(last, last):
+            first = last + 1
+        elif first < last and windows.fits(first, last):
+            stretches[-1] = (first, last, first)
+        else:
+            first = last
+            stretches.append((first, last, first))
+    return stretches
+
+
+def each_once(windows: Windows) -> list[tuple[int, int, int]]:
+    """For each turn that is learned the longest history that fits; equal ones are shared."""
+    stretches: list[tuple[int, int, int]] = []
+    for turn in sorted(windows.learned):
+        first = windows.earliest(turn)
+        if first is None:
+            continue
+        if stretches and stretches[-1][0] == first:
+            stretches[-1] = (first, turn, stretches[-1][2])
+        else:
+            stretches.append((first, turn, stretches[-1][1] + 1 if stretches else 0))
+    return stretches

@@ -1,0 +1,1 @@
+"""Scores of a tuned model, its predictions and live replays, and the report of a run."""

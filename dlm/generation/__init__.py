@@ -1,0 +1,1 @@
+"""Generation: prefill, one compiled decode step, sampling, and grammars for what may be written."""

@@ -1,0 +1,181 @@
+"""From a loss to an objective: model, head, normaliser, and the terms that are logged."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial, reduce
+from operator import or_
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dlm.core.errors import UserError
+from dlm.core.mean import Mean
+from dlm.data.batch import Batch
+from dlm.dialogue.encoding import CHANNEL_NAMES
+from dlm.losses.api import (
+    NORMALISERS,
+    SUPPLIED,
+    Aux,
+    Context,
+    TokenLoss,
+    level,
+    loss_name,
+    supervised_weights,
+)
+from dlm.losses.head import TokenScores, linear_total
+from dlm.models.decoder import Model
+
+Terms = dict[str, Mean]
+Objective = Callable[[Any, Batch, Context], Terms]
+
+
+def make_objective(
+    loss_fn: Callable[..., Any],
+    model: Model,
+    *,
+    normaliser: str = "token",
+    chunk: int = 512,
+    train: bool,
+) -> Objective:
+    """Makes the objective of a bound loss: `(params, batch, context) -> {term: Mean}`.
+
+    A token loss gives, with w_i the weight of target i and l_i its loss:
+
+        loss             total = sum_i s_i l_i      count and s_i: see `normalise`
+        channel:NAME/loss    the share of that total which falls on the channel, over sum s_i there
+        token_accuracy   positions whose target is the argmax, over positions of weight > 0
+
+    Only `loss` is differentiable. Every count depends on the batch alone, so that a step may add
+    the counts of all micro-batches before it differentiates the first.
+
+    Args:
+      loss_fn: a token loss or an objective, its hyper-parameters bound.
+      model: gives hidden states and the head's kernel.
+      normaliser: what the mean is over, see `normalise`.
+      chunk: positions whose logits exist at once.
+      train: dropout on, drawn from `context.key`.
+
+    Raises:
+      UserError: an unknown normaliser, a chunk below 1, or a loss that needs pairs of endings.
+    """
+    if normaliser not in NORMALISERS:
+        raise UserError(f"loss.normaliser={normaliser!r}: choose one of {', '.join(NORMALISERS)}")
+    if chunk < 1:
+        raise UserError(f"loss.chunk={chunk}: at least one position")
+    kind = level(loss_fn)
+    if kind == "objective":
+        offered = dict(zip(SUPPLIED, (model, normaliser, chunk, train), strict=True))
+        asked = inspect.signature(loss_fn).parameters
+        return partial(loss_fn, **{name: offered[name] for name in SUPPLIED if name in asked})
+    if kind == "sequence":
+        raise UserError(
+            f"loss {loss_name(loss_fn)!r} scores whole endings, and these batches hold no pairs of "
+            "them; use a token loss or an objective"
+        )
+
+    def objective(params: Any, batch: Batch, context: Context) -> Terms:
+        keys = context.key if train else None
+        hidden = model.hidden(
+            params, batch.tokens, batch.positions, batch.segment_ids, dropout_keys=keys
+        )
+        kernel = model.head_kernel(params)
+        return token_terms(loss_fn, kernel, hidden, batch, normaliser=normaliser, chunk=chunk)
+
+    return objective
+
+
+def token_terms(
+    loss: TokenLoss,
+    kernel: jax.Array,
+    hidden: jax.Array,
+    batch: Batch,
+    *,
+    normaliser: str,
+    chunk: int,
+    others: Any = None,
+) -> Terms:
+    """The terms of a token loss on given hidden states: the building block of objectives.
+
+    Args:
+      loss: a bound token loss.
+      kernel: [V, D].
+      hidden: [B, T, D].
+      batch: targets and weights.
+      normaliser: see `normalise`.
+      chunk: positions whose logits exist at once.
+      others: arrays [B * T, ...] that the loss reads as `aux.others`.
+
+    Returns:
+      The terms that `make_objective` lists.
+    """
+    weights = supervised_weights(loss, batch.targets, batch.loss_weights)
+    scale, count = normalise(normaliser, weights, batch.segment_ids, batch.turn_ids)
+    targets, scale, channels = (x.reshape(-1) for x in (batch.targets, scale, batch.channel_ids))
+    aux = Aux(weights.reshape(-1), channels, batch.positions.reshape(-1), others=others)
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    total, scores = linear_total(loss, kernel, flat, targets, scale, aux, chunk=chunk)
+    return {"loss": Mean(total, count), **_logged(scores, scale, channels)}
+
+
+def _logged(scores: TokenScores, scale: jax.Array, channels: jax.Array) -> Terms:
+    member = channels[:, None] == jnp.arange(len(CHANNEL_NAMES))
+    totals = jnp.sum(jnp.where(member, (scale * scores.losses)[:, None], 0), axis=0)
+    counts = jnp.sum(jnp.where(member, scale[:, None], 0), axis=0)
+    terms = {
+        f"channel:{name}/loss": Mean(totals[i], counts[i]) for i, name in enumerate(CHANNEL_NAMES)
+    }
+    right = jnp.sum(scores.correct, dtype=scale.dtype)
+    return {**terms, "token_accuracy": Mean(right, jnp.sum(scale > 0, dtype=scale.dtype))}
+
+
+def normalise(
+    normaliser: str, weights: jax.Array, segment_ids: jax.Array, turn_ids: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Folds a normaliser into linear weights: loss = sum_i scale_i l_i / count.
+
+        token      scale = w                     count = sum w
+        turn       scale = w / (sum of w over the unit)   count = units with some w > 0
+        dialogue   the same, a unit being a segment of a row (a piece of a split dialogue is one)
+        sequence   the same, a unit being a stretch of supervised targets (one message's output)
+        risk       scale = w                     count = segments with some w > 0
+
+    `risk` is the literature's (1/N) sum_i sum_j over N dialogues; turn, dialogue and sequence are
+    means over units of the unit's weighted mean. No unit crosses a row, so counts of rows add.
+
+    Args:
+      normaliser: one of `NORMALISERS`.
+      weights: [B, T] float32 >= 0.
+      segment_ids: [B, T] int32, 0 = padding.
+      turn_ids: [B, T] int32, turn of each target.
+
+    Returns:
+      scale [B, T] float32 and count, a float32 scalar; both depend on the batch alone.
+    """
+    if normaliser == "token":
+        return weights, jnp.sum(weights)
+    fields = {
+        "turn": (segment_ids, turn_ids),
+        "dialogue": (segment_ids,),
+        "sequence": (segment_ids, turn_ids, weights > 0),
+        "risk": (segment_ids,),
+    }[normaliser]
+    mass, units = _unit_mass(weights, fields)
+    count = jnp.sum(units > 0, dtype=weights.dtype)
+    if normaliser == "risk":
+        return weights, count
+    return jnp.where(weights > 0, weights / jnp.where(mass > 0, mass, 1), 0), count
+
+
+def _unit_mass(weights: jax.Array, fields: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    """Sums weights over the runs of positions that agree in all fields, row by row.
+
+    Returns:
+      [B, T], the sum of each position's run; and [B, T], the sums themselves, one a run.
+    """
+    changes = reduce(or_, (field[:, 1:] != field[:, :-1] for field in fields))
+    runs = jnp.pad(jnp.cumsum(changes, axis=1), ((0, 0), (1, 0)))
+    sums = jax.vmap(partial(jax.ops.segment_sum, num_segments=weights.shape[1]))(weights, runs)
+    return jnp.take_along_axis(sums, runs, axis=1), sums

@@ -1,0 +1,80 @@
+"""The key/value cache of decoding: a slot's number is the position of its token.
+
+So right-padded prompts of different lengths, any split of a prompt into pieces, and rows at
+different positions need nothing special: a query at position t attends slots 0..t, and padding
+writes nothing. Slots above a row's position hold leftovers that no query reaches before they are
+overwritten.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from dlm.core.errors import UserError
+from dlm.models.config import ModelConfig
+
+Slots = tuple[Array, Array]
+
+
+class Cache(NamedTuple):
+    """Keys and values of one dialogue a row.
+
+    Attributes:
+      layers: L pairs (keys, values), each [B, S, K, H]. One array a layer and never a stack, so
+        that a donated cache is updated in place.
+    """
+
+    layers: tuple[Slots, ...]
+
+    @property
+    def length(self) -> int:
+        """S, the number of slots."""
+        return self.layers[0][0].shape[1]
+
+
+def empty_cache(config: ModelConfig, batch: int, length: int, dtype: str = "float32") -> Cache:
+    """Makes a cache of `length` slots for `batch` rows.
+
+    Raises:
+      UserError: the model reads fewer positions than `length`.
+    """
+    if length > config.max_length:
+        raise UserError(
+            f"a cache of {length} slots goes beyond the model's max_length={config.max_length}"
+        )
+    shape = (batch, length, config.kv_heads, config.head_size)
+    return Cache(
+        tuple((jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.num_layers))
+    )
+
+
+def write(slots: Array, new: Array, positions: Array, segment_ids: Array) -> Array:
+    """Writes [B, T, K, H] into [B, S, K, H] at the tokens' positions; padding writes nothing."""
+    length = slots.shape[1]
+    index = jnp.where(segment_ids > 0, positions, length)
+    rows = jnp.arange(slots.shape[0])[:, None]
+    return slots.at[rows, index].set(new.astype(slots.dtype), mode="drop")
+
+
+def check_room(cache: Cache, positions: ArrayLike, segment_ids: ArrayLike) -> None:
+    """Refuses tokens that the cache has no slot for; call it before the compiled step.
+
+    Args:
+      cache: of S slots.
+      positions: [B, T] int32 as given to the model; not traced.
+      segment_ids: [B, T] int32 likewise.
+
+    Raises:
+      UserError: a token that is not padding stands at position S or beyond.
+    """
+    last = np.max(np.where(np.asarray(segment_ids) > 0, np.asarray(positions), -1), initial=-1)
+    if last >= cache.length:
+        raise UserError(
+            f"position {last} is beyond the cache of {cache.length} slots; "
+            "shorten the dialogue or make the cache longer"
+        )

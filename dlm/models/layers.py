@@ -1,0 +1,225 @@
+"""The layers and what they are made of: projections, norms, rotary positions, attention, mlp."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from dlm.models.attention import attention
+from dlm.models.cache import Cache, Slots, write
+from dlm.models.config import ModelConfig
+from dlm.models.dropout import dropout
+
+STDDEV = 0.02
+
+
+class Linear(nn.Module):
+    """Holds a projection [*inputs, *outputs]; `product` applies it.
+
+    Attributes:
+      inputs, outputs: shapes in front of and behind it.
+      bias: whether it has one [*outputs].
+      stddev: of its initial values.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    bias: bool
+    stddev: float = STDDEV
+
+    @nn.compact
+    def __call__(self, dtype: Any) -> tuple[Array, Array | None]:
+        """The kernel as a matrix, and the bias as a vector or None."""
+        shape = (*self.inputs, *self.outputs)
+        kernel = self.param("kernel", nn.initializers.normal(self.stddev), shape)
+        matrix = kernel.astype(dtype).reshape(math.prod(self.inputs), -1)
+        if not self.bias:
+            return matrix, None
+        return matrix, self.param("bias", nn.initializers.zeros, self.outputs).astype(dtype).ravel()
+
+
+def product(x: Array, *projections: Linear) -> list[Array]:
+    """Applies projections to x [B, T, I] by one matrix product; a result [B, T, *outputs] each."""
+    matrices, biases = zip(*(projection(x.dtype) for projection in projections), strict=True)
+    y = x @ jnp.concatenate(matrices, axis=1)
+    if biases[0] is not None:
+        y = y + jnp.concatenate(biases)
+    sizes = [math.prod(projection.outputs) for projection in projections]
+    ends = [sum(sizes[:i]) for i in range(1, len(sizes))]
+    return [
+        part.reshape(*x.shape[:2], *projection.outputs)
+        for part, projection in zip(jnp.split(y, ends, axis=-1), projections, strict=True)
+    ]
+
+
+class Norm(nn.Module):
+    """RMSNorm (Zhang and Sennrich 2019) or LayerNorm (Ba et al. 2016); statistics in float32."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Normalises the last axis of [B, T, D]."""
+        config = self.config
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if config.norm == "layer":
+            wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+        y = wide * jax.lax.rsqrt(variance + config.norm_epsilon)
+        y = y * self.param("scale", nn.initializers.ones, (config.width,))
+        if config.norm == "layer" and config.bias:
+            y = y + self.param("bias", nn.initializers.zeros, (config.width,))
+        return y.astype(x.dtype)
+
+
+def rotation_of(positions: Array, config: ModelConfig) -> tuple[Array, Array]:
+    """Cosine and sine [B, T, 1, H/2] of position * theta^(-2 i / H), i = 0 .. H/2 - 1."""
+    size = config.head_size
+    frequencies = config.rope_theta ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
+    angles = positions[:, :, None, None].astype(jnp.float32) * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: Array, cos: Array, sin: Array) -> Array:
+    """Rotates pairs (i, i + H/2) of x [B, T, N, H] by the angles of their positions.
+
+    Source: Su et al. 2021, arXiv:2104.09864, equation 34, pairing halves as Llama's weights do.
+    """
+    first, second = jnp.split(x, 2, axis=-1)
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+class Tokens(NamedTuple):
+    """What every layer reads of the tokens.
+
+    Attributes:
+      segments, positions: [B, T] int32.
+      rotation: (cos, sin) [B, T, 1, H/2] float32 of the positions, or None.
+      dropout_keys: [B] typed keys, or None for no dropout.
+    """
+
+    segments: Array
+    positions: Array
+    rotation: tuple[Array, Array] | None
+    dropout_keys: Array | None
+
+
+class Attention(nn.Module):
+    """Causal self-attention with grouped key/value heads."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Array, tokens: Tokens, slots: Slots | None) -> tuple[Array, Slots | None]:
+        """Attends; keys and values are first written to `slots`, where there are any."""
+        config = self.config
+        width, heads, head_size = config.width, config.num_heads, config.head_size
+        query, key, value = product(
+            x,
+            Linear((width,), (heads, head_size), config.bias, name="query"),
+            Linear((width,), (config.kv_heads, head_size), config.bias, name="key"),
+            Linear((width,), (config.kv_heads, head_size), config.bias, name="value"),
+        )
+        if tokens.rotation is not None:
+            query, key = rotate(query, *tokens.rotation), rotate(key, *tokens.rotation)
+        segments, positions = tokens.segments, tokens.positions
+        key_segments, key_positions = segments, positions
+        implementation = config.attention
+        if slots is not None:
+            key = write(slots[0], key, positions, segments)
+            value = write(slots[1], value, positions, segments)
+            slots = key, value
+            segments = jnp.minimum(segments, 1)
+            key_segments = jnp.ones(key.shape[:2], jnp.int32)
+            key_positions = jnp.broadcast_to(jnp.arange(key.shape[1]), key.shape[:2])
+            implementation = "reference" if implementation == "reference" else "xla"
+        out = attention(
+            query,
+            key,
+            value,
+            query_segments=segments,
+            key_segments=key_segments,
+            query_positions=positions,
+            key_positions=key_positions,
+            implementation=implementation,
+        )
+        output = Linear(
+            (heads, head_size), (width,), config.bias, _residual_stddev(config), name="output"
+        )
+        return product(out.reshape(*x.shape[:2], -1), output)[0], slots
+
+
+class Mlp(nn.Module):
+    """The feed-forward part: SwiGLU (Shazeer 2020) or GELU in its tanh form."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps [B, T, D] to [B, T, D], each token by itself."""
+        config = self.config
+        ends = (config.width,), (config.ffn_size,)
+        up = Linear(*ends, config.bias, name="up")
+        if config.mlp == "swiglu":
+            gate, value = product(x, Linear(*ends, config.bias, name="gate"), up)
+            inner = jax.nn.silu(gate) * value
+        else:
+            inner = jax.nn.gelu(product(x, up)[0], approximate=True)
+        down = Linear(*ends[::-1], config.bias, _residual_stddev(config), name="down")
+        return product(inner, down)[0]
+
+
+class Layer(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Attributes:
+      site: number of its first dropout.
+    """
+
+    config: ModelConfig
+    site: int
+
+    @nn.compact
+    def __call__(self, x: Array, tokens: Tokens, slots: Slots | None) -> tuple[Array, Slots | None]:
+        """Returns the new [B, T, D], and the slots with these tokens written."""
+        config = self.config
+        part, slots = Attention(config, name="attention")(
+            Norm(config, name="norm_attention")(x), tokens, slots
+        )
+        x = x + drop(part, tokens, self.site, config)
+        part = Mlp(config, name="mlp")(Norm(config, name="norm_mlp")(x))
+        return x + drop(part, tokens, self.site + 1, config), slots
+
+
+class Layers(nn.Module):
+    """The stack of layers, named 0, 1, ..."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Array, tokens: Tokens, cache: Cache | None) -> tuple[Array, Cache | None]:
+        """Runs all layers; see `Layer`."""
+        written = []
+        for i in range(self.config.num_layers):
+            layer = Layer(self.config, site=1 + 2 * i, name=str(i))
+            x, slots = layer(x, tokens, None if cache is None else cache.layers[i])
+            written += [] if slots is None else [slots]
+        return x, None if cache is None else Cache(tuple(written))
+
+
+def drop(x: Array, tokens: Tokens, site: int, config: ModelConfig) -> Array:
+    """Dropout at a site of the model, where it is on."""
+    if tokens.dropout_keys is None or not config.dropout:
+        return x
+    return dropout(x, tokens.dropout_keys, site, config.dropout)
+
+
+def _residual_stddev(config: ModelConfig) -> float:
+    """GPT-2's: the 2 L parts that add to the residual stream start smaller (Radford 2019, 2.3)."""
+    return STDDEV / math.sqrt(2 * config.num_layers)

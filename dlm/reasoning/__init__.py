@@ -1,0 +1,1 @@
+"""Knowledge: the graph that actions read and change. No JAX."""

@@ -1,0 +1,1 @@
+"""Optimiser, train step, loop, checkpoints and the metrics log."""

@@ -1,0 +1,221 @@
+"""The train loop: one loop for everything; what varies is passed in.
+
+Two counters run through it (DESIGN: the train step): `step` counts batches and drives the data
+order and the random keys; `updates` counts optimiser updates and drives the schedule, the
+intervals and the end of the run. They differ only where the step refused an update.
+"""
+
+from __future__ import annotations
+
+import difflib
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import jax
+
+from dlm.core.errors import UserError
+from dlm.core.progress import Progress
+from dlm.training.checkpoints import Checkpoints
+from dlm.training.log import MetricsLog
+from dlm.training.step import State, StepMetrics
+from dlm.training.window import Clock, Window, describe
+
+EVALUATED = ("validation/loss", "validation/token_accuracy", "validation/response_accuracy")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The `train` section of a config.
+
+    Attributes:
+      steps: optimiser updates of the run; exactly one of `steps` and `epochs` is given.
+      epochs: passes over the training data (a fraction is allowed).
+      accumulate: micro-batches a step; the result is that of one batch (up to rounding).
+      log_every: updates between two log lines.
+      eval_every: updates between two evaluations, each followed by a checkpoint; None = at the
+        end only.
+      metric: the evaluation figure that names the best checkpoint, restored at the end.
+      patience: evaluations without improvement of `metric` before the run stops; None = never.
+      dtype: compute dtype; parameters, moments and losses stay float32.
+      trainable: ordered (regex over parameter paths, bool); first match wins.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    accumulate: int = 1
+    log_every: int = 20
+    eval_every: int | None = None
+    metric: str = "validation/loss"
+    patience: int | None = None
+    dtype: str = "float32"
+    trainable: tuple[tuple[str, bool], ...] = ((".*", True),)
+
+
+class Batches(Protocol):
+    """What the loop needs of the data: batch(step) is a pure function of the step."""
+
+    def iterate(self, start: int, stop: int | None = None) -> Iterator[Any]:
+        """Batches from `start` on."""
+        ...
+
+
+@dataclass
+class Tracker:
+    """What survives a stop beside the state; saved as JSON with each checkpoint.
+
+    Attributes:
+      seconds: of training so far, evaluations left out.
+      best: the best value of `train.metric` so far; None before the first evaluation.
+      best_step: its step.
+      bad: evaluations since then.
+      window: the log line in the making.
+    """
+
+    seconds: float = 0.0
+    best: float | None = None
+    best_step: int | None = None
+    bad: int = 0
+    window: Window = field(default_factory=Window)
+
+    @staticmethod
+    def load(saved: Mapping[str, Any]) -> Tracker:
+        """The tracker that a checkpoint holds as `asdict`."""
+        return Tracker(**{**saved, "window": Window(**saved["window"])})
+
+    def note(self, value: float, step: int, *, lower: bool) -> None:
+        """Takes in one evaluation of the metric."""
+        if self.best is None or (value < self.best if lower else value > self.best):
+            self.best, self.best_step, self.bad = value, step, 0
+        else:
+            self.bad += 1
+
+
+def lower_is_better(metric: str) -> bool:
+    """Losses and perplexities fall; everything else is a share or a score and rises."""
+    return metric.rsplit("/", 1)[-1] in ("loss", "perplexity")
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turns the first SIGINT or SIGTERM into a request to stop, read between two steps."""
+    asked = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(s, lambda *_: asked.append(True)) for s in signals]
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop; its state is saved and it will resume from there."""
+
+
+def run(
+    step: Callable[[State, Any], tuple[State, StepMetrics]],
+    state: State,
+    batches: Batches,
+    *,
+    config: TrainConfig,
+    total_updates: int,
+    tracker: Tracker,
+    evaluate: Callable[[Any], Mapping[str, float]],
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+) -> State:
+    """Trains until `total_updates`, patience or a signal ends it; the loop of every run.
+
+    Evaluation and saving happen each `eval_every` updates and at the end. The metrics of step n
+    are read after step n + 1 was dispatched, so the device never waits for the log; where a
+    decision hangs on them, at the end of an interval, they are read at once.
+
+    Args:
+      step: the compiled train step; the state is donated to it.
+      state: initial or restored.
+      batches: training batches by step.
+      config: intervals, metric and patience.
+      total_updates: optimiser updates of the whole run.
+      tracker: new, or restored with the state; kept up to date.
+      evaluate: parameters -> figures by name, `config.metric` among them.
+      checkpoints: where to save.
+      log: where figures go.
+
+    Returns:
+      The last state; the best one is the checkpoint of `tracker.best_step`.
+
+    Raises:
+      Interrupted: SIGINT or SIGTERM came; the state was saved first.
+      UserError: a gradient was not finite, or the metric is not among the figures.
+    """
+    steps, updates = int(state.step), int(state.updates)
+    every = config.eval_every or total_updates
+    lower = lower_is_better(config.metric)
+    pending: deque[tuple[StepMetrics, Any, int]] = deque()
+    clock = Clock()
+
+    with Progress(total_updates, "training") as progress, stop_signals() as asked_to_stop:
+        for batch in batches.iterate(steps):
+            patient = config.patience is None or tracker.bad < config.patience
+            if updates >= total_updates or not patient:
+                break
+
+            # Dispatch this step, then read the one before it.
+            state, metrics = step(state, jax.device_put(batch))
+            steps += 1
+            updates += 1  # in hope: a step that made no update is taken back when it is read
+            pending.append((metrics, batch, steps))
+            stopping = asked_to_stop()
+            due = updates % every == 0 or updates >= total_updates
+            window = tracker.window
+            while len(pending) > (0 if due or stopping else 1):
+                read, read_batch, at = pending.popleft()
+                updates -= not window.add(read, read_batch, at)
+                seconds = clock.lap()
+                window.seconds += seconds
+                tracker.seconds += seconds
+                if window.steps >= config.log_every or (due and not pending):
+                    figures = window.figures()
+                    log.write(at, {"updates": updates - len(pending), **figures})
+                    tracker.window = window = Window()
+                    progress.update(updates, **shown(figures))
+            progress.update(updates)
+
+            # A full interval: evaluate, log, save.
+            due = not pending and (updates % every == 0 or updates >= total_updates)
+            if due and updates:
+                figures = evaluate(state.params)
+                tracker.note(look_up(figures, config.metric), steps, lower=lower)
+                log.write(steps, {"updates": updates, **figures})
+                extra = asdict(tracker)
+                checkpoints.save(steps, state, extra=extra, metric=figures[config.metric])
+                progress.say(describe(updates, figures, EVALUATED))
+                clock.skip()
+            if stopping:
+                if not due:
+                    checkpoints.save(steps, state, extra=asdict(tracker))
+                raise Interrupted
+    return state
+
+
+def shown(figures: Mapping[str, float]) -> dict[str, float]:
+    """The figures beside the progress bar."""
+    names = ("loss", "tokens_per_second")
+    return {name: figures[f"train/{name}"] for name in names if f"train/{name}" in figures}
+
+
+def look_up(figures: Mapping[str, float], metric: str) -> float:
+    """The value of `train.metric`.
+
+    Raises:
+      UserError: there is no such figure; names the nearest.
+    """
+    if metric not in figures:
+        near = difflib.get_close_matches(metric, figures, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(figures)}"
+        raise UserError(f"train.metric={metric!r} is not evaluated; {hint}")
+    return figures[metric]

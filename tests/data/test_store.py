@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from dlm.core.errors import UserError
+from dlm.data import store
+from dlm.data.recipe import Recipe
+from dlm.data.store import clean, size
+from dlm.dialogue.encoding import PolicyConfig, fit, fit_many
+from dlm.dialogue.schema import Dialogue, Message, to_json, turn_of_messages
+from dlm.dialogue.template import TemplateConfig
+from dlm.dialogue.tokenizer import TokenizerConfig, train
+
+RECIPE = Recipe(
+    split="train",
+    data="d1",
+    tokenizer="t1",
+    template=TemplateConfig(),
+    policy=PolicyConfig(),
+    length=160,
+    overflow="drop",
+    evaluation=False,
+    code="c1",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherTemplate(TemplateConfig):
+    """Stands for a template that comes later."""
+
+    name: str = "other"
+
+    def __post_init__(self):
+        pass
+
+
+CHANGES = {
+    "split": "test",
+    "data": "d2",
+    "tokenizer": "t2",
+    "template": OtherTemplate(),
+    "policy": PolicyConfig(channels=("reply",)),
+    "length": 161,
+    "overflow": "raise",
+    "evaluation": True,
+    "code": "c2",
+}
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """The ids of the dialogues that are encoded, each as often as it is."""
+    seen: list[str] = []
+
+    def counting(dialogues, *args, **options):
+        seen.extend(dialogue.id for dialogue in dialogues)
+        return fit_many(dialogues, *args, **options)
+
+    monkeypatch.setattr(store, "fit_many", counting)
+    return seen
+
+
+def test_pieces_are_what_encoding_gave(pieces, dialogues, tokenizer):
+    """The cache gives back every field of every piece, bit for bit, with its dialogue and task."""
+    index = 0
+    for number, dialogue in enumerate(dialogues):
+        for wanted in fit(dialogue, tokenizer, PolicyConfig(), 160):
+            piece = pieces.piece(index)
+            for field in dataclasses.fields(wanted):
+                left, right = getattr(piece, field.name), getattr(wanted, field.name)
+                assert left.dtype == right.dtype
+                np.testing.assert_array_equal(left, right)
+            assert pieces.lengths[index] == len(wanted.tokens)
+            assert pieces.dialogue_index[index] == number
+            assert pieces.task_names[pieces.task_id[index]] == dialogue.task
+            index += 1
+    assert len(pieces) == index
+    assert pieces.task_names == ["book", "talk"]
+
+
+def test_tasks_are_numbered_by_name(build):
+    """Ids of tasks do not depend on which comes first."""
+    source = [Dialogue(task, tuple(turn(2)), task=task) for task in ("talk", "ask", "", "talk")]
+    pieces = build(source=source)
+    assert pieces.task_names == ["", "ask", "talk"]
+    assert pieces.task_id.tolist() == [2, 1, 0, 2]
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
+def test_each_change_gives_another_key(field):
+    """Caches know their makers: each single part of the recipe is part of the key."""
+    assert dataclasses.replace(RECIPE, **{field: CHANGES[field]}).key != RECIPE.key
+    assert dataclasses.replace(RECIPE).key == RECIPE.key
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "test"},
+        {"data_digest": "d2"},
+        {"tokenizer": train(["other text"], (), TokenizerConfig(vocab_size=280))},
+        {"template": OtherTemplate()},
+        {"policy": CHANGES["policy"]},
+        {"length": 150},
+        {"overflow": "raise"},
+        {"evaluation": True},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_each_argument_reaches_the_key(build, encoded, changes):
+    """Caches know their makers: a cache is reused if and only if nothing has changed."""
+    base = build()
+    assert len(encoded) == 60
+    assert build().folder == base.folder
+    assert len(encoded) == 60
+    assert build(**changes).folder != base.folder
+    assert len(encoded) == 120
+
+
+def test_code_is_part_of_the_key(build, tmp_path, monkeypatch):
+    """A change to any file of the room that encodes, or a new one, gives another key."""
+    base = build().folder
+    room = tmp_path / "room"
+    room.mkdir()
+    for name, text in (("a.py", "x = 1"), ("b.py", "y = 1")):
+        (room / name).write_text(text)
+    monkeypatch.setattr("dlm.dialogue.__path__", [str(room)])
+    keys = [build().folder]
+    for name, text in (("a.py", "x = 2"), ("b.py", "y = 2"), ("c.py", "")):
+        (room / name).write_text(text)
+        keys.append(build().folder)
+    assert len({base, *keys}) == 5
+
+
+def test_counts(build, dialogues, tokenizer):
+    """Dialogues, turns, tokens and learned tokens by channel, counted apart from the cache."""
+    pieces = build()
+    counts = pieces.counts
+    assert counts.dialogues == len(dialogues)
+    assert counts.turns == sum(1 + max(turn_of_messages(dialogue)) for dialogue in dialogues)
+    assert counts.tokens == pieces.lengths.sum() == len(pieces.arrays["tokens"])
+    assert (counts.dropped_turns, counts.rejected, pieces.rejected) == (0, {}, [])
+    for channel in ("state", "reply"):
+        said = [m for d in dialogues for m in d.messages if m.channel == channel]
+        # the channel's token, the content and the terminator
+        wanted = sum(len(tokenizer.encode(m.content)) + 2 for m in said)
+        assert counts.supervised[channel] == wanted
+    assert set(counts.supervised) == {"state", "reply"}
+
+
+def turn(words: int) -> list[Message]:
+    return [Message("user", "a " * words), Message("assistant", "yes")]
+
+
+def test_dropped_turns_and_rejected_dialogues_are_counted(build):
+    """Nothing disappears unsaid: dropped turns and rejected dialogues are counted, with reasons."""
+    source = [
+        Dialogue("short", tuple(turn(3))),
+        Dialogue("long", tuple(turn(20) + turn(20) + turn(20) + turn(3))),
+        Dialogue("too long", tuple(turn(200))),
+        Dialogue("nothing learned", tuple(turn(3)[:1])),
+        Dialogue("one turn too long", tuple(turn(3) + turn(200))),
+    ]
+    pieces = build(source=source, length=60)
+    assert pieces.dialogue_index.tolist() == [0, 1, 4]
+    kept = {int(t) for t in pieces.piece(1).turn_ids if t >= 0}
+    assert 0 < len(kept) < 4
+    assert pieces.counts.dropped_turns == (4 - len(kept)) + 1
+    assert pieces.counts.turns == 1 + 4 + 1 + 1 + 2
+    assert pieces.counts.rejected == {"too long": 1, "nothing to learn": 1}
+    assert [(r["dialogue"], r["id"]) for r in pieces.rejected] == [
+        (2, "too long"),
+        (3, "nothing learned"),
+    ]
+    assert "60 tokens" in pieces.rejected[0]["reason"]
+    assert pieces.counts.summary() == (
+        f"5 dialogues, {pieces.counts.dropped_turns} turns dropped; "
+        "1 rejected: too long; 1 rejected: nothing to learn"
+    )
+
+
+def test_evaluation_drops_no_turn(build):
+    source = [Dialogue("long", tuple(turn(20) + turn(20) + turn(20) + turn(3)))]
+    pieces = build(source=source, length=60, evaluation=True)
+    assert len(pieces) > 1
+    assert pieces.counts.dropped_turns == 0
+    assert set(pieces.dialogue_index) == {0}
+
+
+def test_empty_split(build):
+    pieces = build(source=[])
+    assert len(pieces) == 0
+    assert pieces.counts.dialogues == 0
+    assert len(build(source=[]).arrays["tokens"]) == 0
+
+
+DAMAGES = {
+    "missing": lambda folder: (folder / "tokens.npy").unlink(),
+    "truncated": lambda folder: os.truncate(folder / "targets.npy", 200),
+    "empty": lambda folder: os.truncate(folder / "task_id.npy", 0),
+    "no meta": lambda folder: (folder / "meta.json").unlink(),
+    "half of meta": lambda folder: os.truncate(folder / "meta.json", 40),
+    "other meta": lambda folder: (folder / "meta.json").write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+def test_damaged_cache_is_made_again(build, encoded, capsys, damage):
+    """A cache that is not whole is never read: it is encoded again, and a line says so."""
+    tokens = np.array(build().arrays["tokens"])
+    damage(build().folder)
+    capsys.readouterr()
+    np.testing.assert_array_equal(build().arrays["tokens"], tokens)
+    assert len(encoded) == 120
+    said = capsys.readouterr().out
+    assert "damaged" in said
+    assert "encoding train again" in said
+    build()
+    assert len(encoded) == 120
+
+
+def test_user_mistake_leaves_nothing_behind(build, tmp_path):
+    source = [Dialogue("long", tuple(turn(30) + turn(30)))]
+    with pytest.raises(UserError, match="long"):
+        build(source=source, length=40, overflow="raise")
+    assert list((tmp_path / "encoded").iterdir()) == []
+
+
+WRITER = """
+import json, sys, time
+from dlm.data.store import build_or_load
+from dlm.dialogue.encoding import PolicyConfig
+from dlm.dialogue.schema import from_json
+from dlm.dialogue.tokenizer import Tokenizer
+
+class Slow(list):
+    def __iter__(self):
+        for item in super().__iter__():
+            time.sleep(0.01)
+            yield item
+
+folder = sys.argv[1]
+with open(folder + "/dialogues") as file:
+    source = Slow(from_json(json.loads(line), "") for line in file)
+tokenizer = Tokenizer.load(folder + "/tokenizer")
+print("ready", flush=True)
+sys.stdin.readline()
+build_or_load(source, tokenizer, PolicyConfig(), 160, name="train", data_digest="d1",
+              cache_dir=folder)
+"""
+
+
+@pytest.fixture
+def start_writer(dialogues, tokenizer, tmp_path):
+    """Starts processes that encode the dialogues slowly into the cache of this test."""
+    tokenizer.save(tmp_path / "tokenizer")
+    lines = [json.dumps(to_json(dialogue)) for dialogue in dialogues]
+    (tmp_path / "dialogues").write_text("\n".join(lines))
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers: list[subprocess.Popen] = []
+
+    def start():
+        worker = subprocess.Popen(command, **pipes)
+        workers.append(worker)
+        assert worker.stdout.readline() == "ready\n"
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.kill()
+        worker.communicate()
+
+
+def test_two_processes_at_once(start_writer, build, encoded, tmp_path):
+    """Two processes that write the same cache both end well, and leave one whole cache."""
+    workers = [start_writer(), start_writer()]
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    both_wrote = False
+    while any(worker.poll() is None for worker in workers):
+        both_wrote |= len(list(tmp_path.glob("encoded/.writing-*"))) == 2
+        time.sleep(0.005)
+    assert both_wrote
+    assert [worker.returncode for worker in workers] == [0, 0]
+    assert len(list((tmp_path / "encoded").iterdir())) == 1
+    pieces = build()
+    assert encoded == []
+    np.testing.assert_array_equal(
+        pieces.arrays["tokens"], build(cache_dir=tmp_path / "other").arrays["tokens"]
+    )
+
+
+def test_kill_while_writing(start_writer, build, dialogues, encoded, tmp_path):
+    """A process killed in the middle leaves no cache, and the next one makes it whole."""
+    worker = start_writer()
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+    root = tmp_path / "encoded"
+    while not list(root.glob(".writing-*/tokens.npy")):
+        assert worker.poll() is None
+        time.sleep(0.005)
+    worker.kill()
+    worker.wait()
+    assert [path.name[:9] for path in root.iterdir()] == [".writing-"]
+    assert len(build()) == len(dialogues)
+    assert len(encoded) == 60
+    assert clean(tmp_path) > 0
+    assert list(root.iterdir()) == []
+
+
+def test_size_and_clean_touch_only_caches(build, tmp_path):
+    """`clean` frees what `size` says and leaves other files alone, also beside the caches."""
+    folder = build().folder
+    (tmp_path / "mine.txt").write_text("x")
+    (folder.parent / "notes").mkdir()
+    total = sum(path.stat().st_size for path in folder.iterdir())
+    assert size(tmp_path) == total
+    assert clean(tmp_path) == total
+    assert not folder.exists()
+    assert (tmp_path / "mine.txt").exists()
+    assert (folder.parent / "notes").exists()
+    assert (size(tmp_path), clean(tmp_path / "nowhere")) == (0, 0)
