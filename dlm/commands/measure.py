@@ -10,7 +10,7 @@ from functools import cached_property
 from dlm.commands.setup import Setup
 from dlm.core.files import write_atomic
 from dlm.evaluation.bleu import corpus_bleu, exact_match
-from dlm.evaluation.evaluate import make_score_step, score_split
+from dlm.evaluation.evaluate import ScoreStep, make_score_step, score_split
 from dlm.evaluation.predict import Prediction, predict, reply_text, spelled
 from dlm.evaluation.rollout import replay, success
 from dlm.evaluation.scores import figures as divide
@@ -39,7 +39,7 @@ class Measure:
         self._setup = setup
 
     @cached_property
-    def _score_step(self):
+    def _score_step(self) -> ScoreStep:
         return make_score_step(
             self._setup.model, cross_entropy, chunk=self._setup.settings.loss.chunk
         )
@@ -77,7 +77,9 @@ class Measure:
     def _generated(self, measured: Measured, split: str, predictions: list[Prediction]) -> None:
         if not predictions:
             return
-        exact = exact_match([spelled(p.predicted) for p in predictions], [spelled(p.gold) for p in predictions])
+        exact = exact_match(
+            [spelled(p.predicted) for p in predictions], [spelled(p.gold) for p in predictions]
+        )
         measured.figures[f"{split}/exact_match"] = exact.value
         replies = [(reply_text(p.predicted), reply_text(p.gold)) for p in predictions]
         pairs = [(ours or "", gold) for ours, gold in replies if gold is not None]

@@ -116,7 +116,8 @@ class Setup:
         """The run's tokenizer: the workdir's own where there is one, else trained and kept there."""
         folder = self.workdir / TOKENIZER
         if not (folder / "control.json").exists():
-            texts, entities = [], set()
+            texts: list[str] = []
+            entities: set[str] = set()
             for dialogue in self.split("train"):
                 texts.extend(message_text(message) for message in dialogue.messages)
                 entities.update(dialogue.meta.get("entities", ()))
@@ -178,7 +179,9 @@ class Setup:
         try:
             return importlib.import_module(name).world
         except (ImportError, AttributeError) as error:
-            raise UserError(f"tools={name!r}: {error}; name a module with world(dialogue)") from None
+            raise UserError(
+                f"tools={name!r}: {error}; name a module with world(dialogue)"
+            ) from None
 
     @cached_property
     def tools(self) -> Mapping[str, Tool]:

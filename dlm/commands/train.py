@@ -8,31 +8,16 @@ same command resumes a run that was stopped.
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-from pathlib import Path
-
 import jax
 
-from dlm.commands.environment import describe_environment
-from dlm.commands.measure import Measure, Measured, write_predictions
-from dlm.commands.setup import CONFIG_FILE, Options, Setup, parse_options
+from dlm.commands.measure import Measure
+from dlm.commands.setup import Options, Setup, parse_options
 from dlm.core.errors import UserError
-from dlm.core.files import digest, read_json, write_json
-from dlm.data.pipeline import Batches
-from dlm.data.store import Pieces
-from dlm.evaluation import report
-from dlm.losses.objective import make_objective
-from dlm.training import loop
-from dlm.training.checkpoints import Checkpoints
-from dlm.training.log import MetricsLog
 from dlm.training.optimizer import (
     make_optimizer,
-    resolve_decay,
     resolve_trainable,
-    rule_table,
 )
-from dlm.training.step import State, init_state, make_train_step
+from dlm.training.step import init_state
 
 BEFORE = "before.json"
 
@@ -64,7 +49,9 @@ def train(options: Options) -> dict[str, float]:
     state = init_state(params, optimizer, trainable, jax.random.key(setup.settings.seed + 1))
     with open_checkpoints(setup) as checkpoints:
         state, tracker = resume(checkpoints, state)
-        state = train_on(setup, measure, batches, optimizer, trainable, total, state, tracker, checkpoints)
+        state = train_on(
+            setup, measure, batches, optimizer, trainable, total, state, tracker, checkpoints
+        )
         state = restore_best(checkpoints, tracker, state)
     after = measure.whole(state.params, setup.settings.eval.splits)
     return write_report(setup, pieces, before, after, tracker)

@@ -59,9 +59,7 @@ def make_score_step(model: Model, token_loss: Callable, *, chunk: int) -> ScoreS
     return score
 
 
-def score_split(
-    score_step: ScoreStep, params: dict, batches: Batches, pieces: Pieces
-) -> Scores:
+def score_split(score_step: ScoreStep, params: dict, batches: Batches, pieces: Pieces) -> Scores:
     """Teacher-forced scores of every piece of a split, summed exactly (C35).
 
     Args:

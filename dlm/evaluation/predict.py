@@ -44,7 +44,7 @@ def reply_text(messages: Iterable[Message]) -> str | None:
     """The text of the `reply` among messages, or None where the unit ends in a call."""
     for message in messages:
         if message.channel == "reply":
-            return message.content
+            return message_text(message)
     return None
 
 

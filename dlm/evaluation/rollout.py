@@ -1,4 +1,4 @@
-"""Live replay: the recorded user speaks, the model keeps its own history, its calls are executed."""
+"""Live replay: the user is as recorded, the model keeps its own history, its calls are executed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dlm.core.mean import Mean
 from dlm.dialogue.actions import World
 from dlm.dialogue.schema import Dialogue
+from dlm.dialogue.template import message_text
 from dlm.dialogue.tokenizer import Tokenizer
 from dlm.generation.engine import Engine, GenerateConfig
 from dlm.manager.conversation import respond, run_batch
@@ -36,7 +37,7 @@ def end_state(dialogue: Dialogue, open_world: Callable[[Dialogue], World]) -> ob
     """The state a fresh world is left in by the dialogue's recorded calls."""
     world = open_world(dialogue)
     for message in dialogue.messages:
-        if message.channel == "call":
+        if message.name is not None and message.arguments is not None:
             world.tools[message.name].function(**message.arguments)
     return world.state()
 
@@ -53,7 +54,7 @@ def replay(
     Success = the world ends in the state that the recorded calls lead to.
     """
     worlds = [open_world(d) for d in dialogues]
-    users = [[m.content for m in d.messages if m.role == "user"] for d in dialogues]
+    users = [[message_text(m) for m in d.messages if m.role == "user"] for d in dialogues]
     conversations = [opening(d) for d in dialogues]
     for turn in range(max(map(len, users), default=0)):
         live = [i for i in range(len(dialogues)) if turn < len(users[i])]

@@ -178,14 +178,14 @@ def _ask(
     while True:
         grammar = ResponseGrammar(tokenizer, world.tools, constrained=constrained, resumed=resumed)
         completion = yield Request(prompt(dialogue, tokenizer), grammar, max_new_tokens)
-        shorter = _without_oldest_turn(dialogue)
+        shorter = without_oldest_turn(dialogue)
         cut = completion.reason == "length" and len(completion.ids) < max_new_tokens
         if not cut or shorter is None:
             return completion
         dialogue = shorter
 
 
-def _without_oldest_turn(dialogue: Dialogue) -> Dialogue | None:
+def without_oldest_turn(dialogue: Dialogue) -> Dialogue | None:
     """Drops the oldest whole turn, as training does; None where it is the only one."""
     oldest, *others = turns(dialogue)
     if not others:

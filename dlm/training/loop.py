@@ -179,10 +179,10 @@ def run(
                 window.seconds += seconds
                 tracker.seconds += seconds
                 if window.steps >= config.log_every or (due and not pending):
-                    figures = window.figures()
-                    log.write(at, {"updates": updates - len(pending), **figures})
+                    line = window.figures()
+                    log.write(at, {"updates": updates - len(pending), **line})
                     tracker.window = window = Window()
-                    progress.update(updates, **shown(figures))
+                    progress.update(updates, **shown(line))
             progress.update(updates)
 
             # A full interval: evaluate, log, save.

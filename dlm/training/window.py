@@ -54,7 +54,7 @@ class Window:
         if bad:
             raise UserError(
                 f"step {step}: the gradient of {bad[0]} is not finite ({len(bad)} leaves in all); "
-                "nothing was updated; lower optimizer.learning_rate or look at the batch's dialogues "
+                "nothing was updated; lower optimizer.learning_rate or look at dialogues "
                 f"{sorted(set(np.asarray(batch.dialogue_ids).ravel().tolist()) - {-1})[:8]}"
             )
         for name, (total, count) in measured.terms.items():
