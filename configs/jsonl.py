@@ -1,4 +1,4 @@
-"""Fine-tune a small GPT on your own dialogues in the interactive format (or OpenAI, ShareGPT, pairs).
+"""Fine-tunes a small GPT on your own dialogues: interactive format, OpenAI, ShareGPT or pairs.
 
     python run.py train --config=configs/jsonl.py --config.data.path=my.jsonl
 

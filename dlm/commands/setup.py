@@ -113,7 +113,7 @@ class Setup:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The run's tokenizer: the workdir's own where there is one, else trained and kept there."""
+        """The run's tokenizer: the workdir's own, else trained and kept there."""
         folder = self.workdir / TOKENIZER
         if not (folder / "control.json").exists():
             texts: list[str] = []

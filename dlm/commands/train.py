@@ -8,16 +8,26 @@ same command resumes a run that was stopped.
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 
-from dlm.commands.measure import Measure
-from dlm.commands.setup import Options, Setup, parse_options
+from dlm.commands.measure import Measure, Measured, write_predictions
+from dlm.commands.setup import CONFIG_FILE, Options, Setup, parse_options
 from dlm.core.errors import UserError
-from dlm.training.optimizer import (
-    make_optimizer,
-    resolve_trainable,
-)
-from dlm.training.step import init_state
+from dlm.core.files import read_json, write_json
+from dlm.data.pipeline import Batches
+from dlm.data.store import Pieces
+from dlm.evaluation import report
+from dlm.losses.objective import make_objective
+from dlm.training import loop
+from dlm.training.checkpoints import Checkpoints
+from dlm.training.log import MetricsLog
+from dlm.training.optimizer import make_optimizer, resolve_trainable, rule_table
+from dlm.training.step import init_state, make_train_step
 
 BEFORE = "before.json"
 
@@ -35,23 +45,142 @@ def train(options: Options) -> dict[str, float]:
     """Trains, measures before and after, and writes the report; returns its figures."""
     setup = Setup(options)
     claim_workdir(setup)
+    settings = setup.settings
     pieces = setup.pieces("train", evaluation=False)
     batches = setup.batches(pieces, shuffle=True)
     total = total_updates(setup, batches)
 
-    params = setup.model.init(jax.random.key(setup.settings.seed))
-    trainable = resolve_trainable(setup.settings.train.trainable, params)
-    optimizer = make_optimizer(setup.settings.optimizer, total, params)
-    introduce(setup, pieces, batches, params, trainable, total)
+    params = setup.model.init(jax.random.key(settings.seed))
+    trainable = resolve_trainable(settings.train.trainable, params)
+    print(rule_table(trainable, params))
+    optimizer = make_optimizer(settings.optimizer, total, params)
+    loss = settings.loss
+    objective = make_objective(
+        setup.loss, setup.model, normaliser=loss.normaliser, chunk=loss.chunk, train=True
+    )
+    step = make_train_step(
+        objective, optimizer, trainable=trainable, accumulate=settings.train.accumulate
+    )
 
     measure = Measure(setup)
     before = measure_before(setup, measure, params)
-    state = init_state(params, optimizer, trainable, jax.random.key(setup.settings.seed + 1))
-    with open_checkpoints(setup) as checkpoints:
-        state, tracker = resume(checkpoints, state)
-        state = train_on(
-            setup, measure, batches, optimizer, trainable, total, state, tracker, checkpoints
-        )
-        state = restore_best(checkpoints, tracker, state)
-    after = measure.whole(state.params, setup.settings.eval.splits)
-    return write_report(setup, pieces, before, after, tracker)
+    state = init_state(params, optimizer, trainable, jax.random.key(settings.seed + 1))
+    checkpoints = Checkpoints(
+        setup.workdir / "checkpoints",
+        digests={"data": setup.corpus.digest, "tokenizer": setup.tokenizer.digest},
+        lower_is_better=loop.lower_is_better(settings.train.metric),
+    )
+    with checkpoints:
+        tracker = loop.Tracker()
+        restored = checkpoints.latest_good()
+        if restored is not None:
+            print(f"resuming {setup.workdir} at step {restored}")
+            state = checkpoints.restore(restored, state)
+            tracker = loop.Tracker.load(checkpoints.extra(restored))
+        with MetricsLog(setup.workdir, restored=restored) as log:
+            state = loop.run(
+                step,
+                state,
+                batches,
+                config=settings.train,
+                total_updates=total,
+                tracker=tracker,
+                evaluate=lambda params: measure.forced(params, "validation"),
+                checkpoints=checkpoints,
+                log=log,
+            )
+        best = checkpoints.best_good()
+        if best is not None and best != int(state.step):
+            state = checkpoints.restore(best, state)
+    after = measure.whole(state.params, settings.eval.splits)
+    after.figures["train/seconds"] = tracker.seconds
+    return write_report(setup, pieces, before, after)
+
+
+def claim_workdir(setup: Setup) -> None:
+    """Writes the config into a new workdir; refuses another config on one that has a run.
+
+    Raises:
+      UserError: names the fields that differ.
+    """
+    path = setup.workdir / CONFIG_FILE
+    if path.exists():
+        saved, given = flat(read_json(path)), flat(setup.resolved)
+        differing = sorted(k for k in saved.keys() | given.keys() if saved.get(k) != given.get(k))
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"{setup.workdir} holds another run: {name} was {saved.get(name)!r}, now "
+                f"{given.get(name)!r} ({len(differing)} fields differ); use another --workdir"
+            )
+    write_json(path, setup.resolved)
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config as {dotted key: value}, tuples as lists."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            leaves.update(flat(value, f"{prefix}{key}."))
+        else:
+            leaves[f"{prefix}{key}"] = json.loads(json.dumps(value))
+    return leaves
+
+
+def total_updates(setup: Setup, batches: Batches) -> int:
+    """Optimiser updates of the run, from `train.steps` or `train.epochs`.
+
+    Raises:
+      UserError: neither or both are given.
+    """
+    config = setup.settings.train
+    if (config.steps is None) == (config.epochs is None):
+        raise UserError("give exactly one of train.steps and train.epochs")
+    if config.steps is not None:
+        return config.steps
+    return max(1, math.ceil((config.epochs or 0.0) * batches.num_steps()))
+
+
+def measure_before(setup: Setup, measure: Measure, params: dict) -> dict[str, float]:
+    """The figures of the model as it starts; kept in the workdir, so that a resume reads them."""
+    path = setup.workdir / BEFORE
+    if not path.exists():
+        write_json(path, measure.whole(params, setup.settings.eval.splits).figures)
+    return read_json(path)
+
+
+def write_report(
+    setup: Setup, pieces: Pieces, before: dict[str, float], after: Measured
+) -> dict[str, float]:
+    """Writes predictions, report and summary; says where they are and what to type next."""
+    write_predictions(setup, after)
+    figures = {**{f"before/{name}": value for name, value in before.items()}, **after.figures}
+    samples = []
+    for split, predictions in after.predictions.items():
+        for dialogue in list(setup.split(split))[: setup.settings.eval.samples]:
+            written = {p.unit: p.predicted for p in predictions if p.dialogue == dialogue.id}
+            samples.append(report.side_by_side(dialogue, written, f"{split}: {dialogue.id}"))
+    counts = pieces.counts
+    next_command = f"python run.py chat --workdir={setup.workdir}"
+    path = report.write(
+        report.Report(
+            name=setup.workdir.name,
+            figures=figures,
+            next_command=next_command,
+            counts={
+                "train": {
+                    "dialogues": counts.dialogues,
+                    "turns": counts.turns,
+                    "tokens": counts.tokens,
+                    "supervised": sum(counts.supervised.values()),
+                    "dropped turns": counts.dropped_turns,
+                    "rejected": sum(counts.rejected.values()),
+                }
+            },
+            signatures=after.signatures,
+            samples=samples[: setup.settings.eval.samples],
+        ),
+        setup.workdir,
+    )
+    print(f"report: {path}\ntalk to it: {next_command}")
+    return figures
