@@ -76,7 +76,7 @@ block_attention.defvjp(_forward, _backward)
 
 def _head_forward(
     query: Array, key: Array, value: Array, segments: Array, positions: Array, first_blocks: Array
-) -> tuple[Array, ...]:
+) -> tuple[Sequence[Array], ...]:
     """One key/value head, query [G, T, H]: output [G, T, H] and log-sum-exp [G, T]."""
 
     def attend(queries: slice, keys: slice) -> tuple[Array, ...]:
@@ -105,7 +105,7 @@ def _head_backward(
     segments: Array,
     positions: Array,
     first_blocks: Array,
-) -> tuple[Array, ...]:
+) -> tuple[Sequence[Array], Array, Array]:
     """Gradients of one key/value head: query [G, T, H], key and value [T, H]."""
     length, dtype = query.shape[1], query.dtype
 
