@@ -207,7 +207,8 @@ def _pieces(
     cut: set[str] = set()
     for entity in entities:
         words = _WORD.findall(entity)
-        cut.update(word for word in words if len(words) == 1 or not word[0].islower())
+        one = len(entity.split()) == 1
+        cut.update(word for word in words if one or not word[0].islower())
     parts: Counter[str] = Counter()
     for chunk, count in chunks.items():
         kept = _WORD.sub(lambda word: "\0" if word[0] in cut else word[0], chunk)
