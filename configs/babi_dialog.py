@@ -22,10 +22,9 @@ def get_config(arg: str = "task=5") -> ConfigDict:
 
     config.data.name = "babi_dialog"
     config.data.options = ConfigDict({"task": task})
-    config.data.length = 768
+    config.data.length = 1152
     config.data.rows = 8
-    config.tokenizer.vocab_size = 512
-    config.tokenizer.join_spaces = False
+    config.tokenizer.vocab_size = 1024
 
     config.model.num_layers = 2
     config.model.width = 128
@@ -35,6 +34,8 @@ def get_config(arg: str = "task=5") -> ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.weight_decay = 0.1
     config.optimizer.warmup_steps = 50
-    config.train.epochs = 14.0
+    config.train.steps = 1700 if task in (3, 5, 6) else 600
+    config.train.eval_every = config.train.steps // 5
+    config.train.metric = "validation/response_accuracy"
     config.eval.splits = ("test", "test_oov") if task < 6 else ("test",)
     return config

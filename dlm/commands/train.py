@@ -142,10 +142,20 @@ def total_updates(setup: Setup, batches: Batches) -> int:
 
 
 def measure_before(setup: Setup, measure: Measure, params: dict) -> dict[str, float]:
-    """The figures of the model as it starts; kept in the workdir, so that a resume reads them."""
+    """The figures of the model as it starts; kept in the workdir, so that a resume reads them.
+
+    From scratch they are teacher-forced only: what untrained weights write is noise, and long.
+    """
     path = setup.workdir / BEFORE
     if not path.exists():
-        write_json(path, measure.whole(params, setup.settings.eval.splits).figures)
+        splits = setup.settings.eval.splits
+        if setup.settings.init == "scratch":
+            figures: dict[str, float] = {}
+            for split in splits:
+                figures.update(measure.forced(params, split))
+        else:
+            figures = measure.whole(params, splits).figures
+        write_json(path, figures)
     return read_json(path)
 
 

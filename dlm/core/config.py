@@ -168,6 +168,29 @@ def _unknown(key: str, known: Iterable[str], where: str) -> UserError:
     return UserError(f"unknown key {key!r}; {hint} ({where})")
 
 
+def arguments(text: str, **known: Any) -> dict[str, Any]:
+    """Reads a config file's argument, `name=value,name=value`.
+
+    Args:
+      text: what stands behind the colon of `--config=FILE:ARG`; may be empty.
+      **known: every name that may be given, with its default, whose type the value takes.
+
+    Raises:
+      UserError: an unknown name (with the nearest one), or a value of another type.
+    """
+    values = dict(known)
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        if name not in known:
+            raise _unknown(name, known, "config argument")
+        try:
+            values[name] = type(known[name])(value)
+        except ValueError:
+            wanted = type(known[name]).__name__
+            raise UserError(f"{name} must be {wanted}, got {value!r} (config argument)") from None
+    return values
+
+
 def load(argv: Sequence[str]) -> tuple[ConfigDict, str, list[str]]:
     """Reads `--config=FILE[:ARG]` and `--config.a.b=VALUE` overrides, in any order.
 
