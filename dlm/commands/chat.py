@@ -1,18 +1,29 @@
-"""The verb `chat`: a conversation in the terminal; calls are executed, nothing is forgotten."""
+"""Talks to a trained model in the terminal; its calls are executed.
+
+    python run.py chat --workdir=DIR [--like=SPLIT:INDEX] [--show=all] [--config.generate.KEY=VALUE]
+
+The conversation begins as a dialogue of the corpus does (--like; the first of the first evaluated
+split): with its system and context messages, and in its world. --show names what is shown beside
+replies: intent, state, reason, call, act, result, several with commas, or all. /help lists what
+can be typed.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from dlm.commands.setup import Setup, parse_options, take_flag
 from dlm.core.errors import UserError
 from dlm.dialogue.actions import World
 from dlm.dialogue.readers import write_jsonl
 from dlm.dialogue.schema import CHANNELS, Dialogue
 from dlm.dialogue.tokenizer import Tokenizer
+from dlm.evaluation.rollout import opening
 from dlm.generation.engine import Engine, GenerateConfig, Request
 from dlm.generation.response_text import ResponseText
 from dlm.manager import actions
@@ -31,6 +42,47 @@ HELP = f"""/show [NAME ...]  what is shown beside replies: {" ".join(SHOWABLE)},
 /reset            begin again
 /save FILE        write the conversation as a line of JSON
 /help  /quit      this list; leave (also Ctrl-D)"""
+
+
+def run(argv: list[str]) -> int:
+    """The verb `chat`."""
+    like, rest = take_flag(argv, "like")
+    show, rest = take_flag(rest, "show")
+    options = parse_options(rest, saved=True)
+    if options.rest:
+        raise UserError(f"chat does not know {options.rest[0]!r}; see python run.py chat --help")
+    shown = set(SHOWABLE) if show == "all" else set(filter(None, (show or "").split(",")))
+    if shown.difference(SHOWABLE):
+        raise UserError(f"--show={show}: give some of {','.join(SHOWABLE)}, or all")
+    setup = Setup(options)
+    engine = setup.engine(setup.trained_params())
+    begun = pick(setup, like or f"{setup.settings.eval.splits[0]}:0")
+    introduction = getattr(setup.open_world(begun), "introduction", None)
+    print(introduction() if introduction else "", "/help lists commands.", file=sys.stderr)
+    chat(
+        engine,
+        setup.tokenizer,
+        setup.open_world,
+        opening(begun),
+        setup.settings.generate,
+        input_stream=sys.stdin,
+        output_stream=sys.stdout,
+        show=shown,
+    )
+    return 0
+
+
+def pick(setup: Setup, name: str) -> Dialogue:
+    """The dialogue that `SPLIT:INDEX` names.
+
+    Raises:
+      UserError: there is no such split or dialogue.
+    """
+    split, _, index = name.partition(":")
+    source = setup.split(split)
+    if not index.isdigit() or int(index) >= len(source):
+        raise UserError(f"--like={name}: give {split}:0 to {split}:{len(source) - 1}")
+    return source[int(index)]
 
 
 def chat(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from dlm.commands.setup import Setup
-from dlm.core.files import write_atomic
+from dlm.commands.start import source_run
 from dlm.evaluation.bleu import corpus_bleu, exact_match
 from dlm.evaluation.evaluate import ScoreStep, make_score_step, score_split
 from dlm.evaluation.predict import Prediction, predict, reply_text, spelled
@@ -50,6 +49,19 @@ class Measure:
         scores = score_split(self._score_step, params, self._setup.batches(pieces), pieces)
         return divide(scores.means(), split)
 
+    def before(self, splits: Sequence[str]) -> dict[str, float]:
+        """The figures of the model as it starts.
+
+        Of weights drawn anew they are teacher-forced only: what they write is noise, and long.
+        """
+        params = self._setup.initial_params()
+        if source_run(self._setup.settings.init) is not None:
+            return self.whole(params, splits).figures
+        figures: dict[str, float] = {}
+        for split in splits:
+            figures.update(self.forced(params, split))
+        return figures
+
     def whole(self, params: dict, splits: Sequence[str]) -> Measured:
         """Teacher-forced, generated and live figures of each split."""
         setup, settings = self._setup, self._setup.settings
@@ -87,11 +99,3 @@ class Measure:
             bleu, signature = corpus_bleu([p[0] for p in pairs], [p[1] for p in pairs])
             measured.figures[f"{split}/bleu"] = bleu
             measured.signatures["bleu"] = signature
-
-
-def write_predictions(setup: Setup, measured: Measured) -> None:
-    """Writes `predictions/SPLIT.jsonl`, one generated response unit a line."""
-    for split, predictions in measured.predictions.items():
-        path = setup.workdir / "predictions" / f"{split}.jsonl"
-        lines = [json.dumps(p.to_json(), ensure_ascii=False) + "\n" for p in predictions]
-        write_atomic(path, "".join(lines))

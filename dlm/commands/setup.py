@@ -9,7 +9,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from dlm.commands.settings import Settings
+from ml_collections import ConfigDict
+
+from dlm.commands import start
+from dlm.commands.settings import Settings, base
+from dlm.commands.start import CONFIG_FILE
 from dlm.core import config as border
 from dlm.core.errors import UserError
 from dlm.core.files import read_json
@@ -26,7 +30,6 @@ from dlm.generation.engine import Engine
 from dlm.losses import api as losses
 from dlm.models.decoder import Model
 
-CONFIG_FILE = "config.json"
 TOKENIZER = "tokenizer"
 
 
@@ -71,13 +74,26 @@ def parse_options(argv: list[str], *, saved: bool = False) -> Options:
       UserError: neither a config nor a run, or anything wrong in either.
     """
     workdir, rest = take_flag(argv, "workdir")
-    if saved and workdir and not any(a.startswith("--config") for a in argv):
-        resolved = read_json(Path(workdir) / CONFIG_FILE)
-        settings = border.parse(Settings, resolved, f"{workdir}/{CONFIG_FILE}")
-        return Options(settings, resolved, Path(workdir), rest)
-    config, name, rest = border.load(rest)
+    of_run = read_config(Path(workdir)) if saved and workdir else None
+    config, name, rest = border.load(rest, saved=of_run)
     settings = border.parse(Settings, config, "config")
     return Options(settings, config.to_dict(), Path(workdir or f"runs/{name}"), rest)
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """The config of a run, as its workdir keeps it.
+
+    Raises:
+      UserError: there is none, or it is not a config of this version.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        raise UserError(f"{workdir} holds no run (no {CONFIG_FILE}); train one, or check --workdir")
+    saved = read_json(path)
+    border.parse(Settings, saved, str(path))
+    config = base()
+    config.update(saved)
+    return config
 
 
 class Setup:
@@ -113,22 +129,30 @@ class Setup:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The run's tokenizer: the workdir's own, else trained and kept there."""
-        folder = self.workdir / TOKENIZER
-        if not (folder / "control.json").exists():
-            texts: list[str] = []
-            entities: set[str] = set()
-            for dialogue in self.split("train"):
-                texts.extend(message_text(message) for message in dialogue.messages)
-                entities.update(dialogue.meta.get("entities", ()))
-            make_tokenizer(texts, entities, self.settings.tokenizer).save(folder)
-        return Tokenizer.load(folder)
+        """The tokenizer of the run that this one starts from, or its own.
+
+        Its own is made from the training texts, and kept in the workdir once a run has claimed it.
+        """
+        source = start.source_run(self.settings.init)
+        folder = (source or self.workdir) / TOKENIZER
+        claimed = (folder.parent / CONFIG_FILE).exists()
+        if claimed and folder.exists():
+            return Tokenizer.load(folder)
+        texts: list[str] = []
+        entities: set[str] = set()
+        for dialogue in self.split("train"):
+            texts.extend(message_text(message) for message in dialogue.messages)
+            entities.update(dialogue.meta.get("entities", ()))
+        tokenizer = make_tokenizer(texts, entities, self.settings.tokenizer)
+        if claimed:
+            tokenizer.save(folder)
+        return tokenizer
 
     @cached_property
     def model(self) -> Model:
         """The model as pure functions, its vocabulary that of the tokenizer."""
-        size = self.settings.model.vocab_size or self.tokenizer.vocab_size
-        config = replace(self.settings.model, vocab_size=size)
+        config = start.model_config(self.settings)
+        config = replace(config, vocab_size=config.vocab_size or self.tokenizer.vocab_size)
         if config.max_length < self.settings.data.length:
             raise UserError(
                 f"model.max_length={config.max_length} is below data.length="
@@ -188,10 +212,24 @@ class Setup:
         """The functions that calls may name, for the grammar of calls."""
         return self.open_world(self.split("train")[0]).tools
 
+    def initial_params(self) -> dict:
+        """The parameters before the first update."""
+        return start.initial_params(self.settings, self.model)
+
+    def trained_params(self) -> dict:
+        """The parameters of the workdir's best checkpoint.
+
+        Raises:
+          UserError: the workdir holds none.
+        """
+        start.find_checkpoints(self.workdir)  # before a tokenizer is made in vain
+        digest = self.tokenizer.digest
+        return start.trained_params(self.workdir, self.model, tokenizer=digest)
+
     def engine(self, params: dict) -> Engine:
         """A generation engine over the given parameters."""
         return Engine(
-            self.model, params, self.tokenizer.control("<|pad|>"), self.settings.model.max_length
+            self.model, params, self.tokenizer.control("<|pad|>"), self.model.config.max_length
         )
 
 

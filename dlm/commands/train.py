@@ -15,13 +15,14 @@ from typing import Any
 
 import jax
 
-from dlm.commands.measure import Measure, Measured, write_predictions
-from dlm.commands.setup import CONFIG_FILE, Options, Setup, parse_options
+from dlm.commands.environment import describe_environment
+from dlm.commands.measure import Measure
+from dlm.commands.results import write_results
+from dlm.commands.setup import Options, Setup, parse_options
+from dlm.commands.start import CHECKPOINTS, CONFIG_FILE
 from dlm.core.errors import UserError
 from dlm.core.files import read_json, write_json
 from dlm.data.pipeline import Batches
-from dlm.data.store import Pieces
-from dlm.evaluation import report
 from dlm.losses.objective import make_objective
 from dlm.training import loop
 from dlm.training.checkpoints import Checkpoints
@@ -30,6 +31,7 @@ from dlm.training.optimizer import make_optimizer, resolve_trainable, rule_table
 from dlm.training.step import init_state, make_train_step
 
 BEFORE = "before.json"
+FREE = {"data.cache_dir", "train.log_every"}  # settings that no result depends on
 
 
 def run(argv: list[str]) -> int:
@@ -46,11 +48,10 @@ def train(options: Options) -> dict[str, float]:
     setup = Setup(options)
     claim_workdir(setup)
     settings = setup.settings
-    pieces = setup.pieces("train", evaluation=False)
-    batches = setup.batches(pieces, shuffle=True)
+    batches = setup.batches(setup.pieces("train", evaluation=False), shuffle=True)
     total = total_updates(setup, batches)
 
-    params = setup.model.init(jax.random.key(settings.seed))
+    params = setup.initial_params()
     trainable = resolve_trainable(settings.train.trainable, params)
     print(rule_table(trainable, params))
     optimizer = make_optimizer(settings.optimizer, total, params)
@@ -63,10 +64,10 @@ def train(options: Options) -> dict[str, float]:
     )
 
     measure = Measure(setup)
-    before = measure_before(setup, measure, params)
+    before = measure_before(setup, measure)
     state = init_state(params, optimizer, trainable, jax.random.key(settings.seed + 1))
     checkpoints = Checkpoints(
-        setup.workdir / "checkpoints",
+        setup.workdir / CHECKPOINTS,
         digests={"data": setup.corpus.digest, "tokenizer": setup.tokenizer.digest},
         lower_is_better=loop.lower_is_better(settings.train.metric),
     )
@@ -94,7 +95,7 @@ def train(options: Options) -> dict[str, float]:
             state = checkpoints.restore(best, state)
     after = measure.whole(state.params, settings.eval.splits)
     after.figures["train/seconds"] = tracker.seconds
-    return write_report(setup, pieces, before, after)
+    return write_results(setup, setup.workdir, before, after)
 
 
 def claim_workdir(setup: Setup) -> None:
@@ -106,7 +107,8 @@ def claim_workdir(setup: Setup) -> None:
     path = setup.workdir / CONFIG_FILE
     if path.exists():
         saved, given = flat(read_json(path)), flat(setup.resolved)
-        differing = sorted(k for k in saved.keys() | given.keys() if saved.get(k) != given.get(k))
+        names = (saved.keys() | given.keys()) - FREE
+        differing = sorted(name for name in names if saved.get(name) != given.get(name))
         if differing:
             name = differing[0]
             raise UserError(
@@ -114,6 +116,7 @@ def claim_workdir(setup: Setup) -> None:
                 f"{given.get(name)!r} ({len(differing)} fields differ); use another --workdir"
             )
     write_json(path, setup.resolved)
+    write_json(setup.workdir / "environment.json", describe_environment())
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -141,56 +144,9 @@ def total_updates(setup: Setup, batches: Batches) -> int:
     return max(1, math.ceil((config.epochs or 0.0) * batches.num_steps()))
 
 
-def measure_before(setup: Setup, measure: Measure, params: dict) -> dict[str, float]:
-    """The figures of the model as it starts; kept in the workdir, so that a resume reads them.
-
-    From scratch they are teacher-forced only: what untrained weights write is noise, and long.
-    """
+def measure_before(setup: Setup, measure: Measure) -> dict[str, float]:
+    """The figures of the model as it starts; kept in the workdir, so that a resume reads them."""
     path = setup.workdir / BEFORE
     if not path.exists():
-        splits = setup.settings.eval.splits
-        if setup.settings.init == "scratch":
-            figures: dict[str, float] = {}
-            for split in splits:
-                figures.update(measure.forced(params, split))
-        else:
-            figures = measure.whole(params, splits).figures
-        write_json(path, figures)
+        write_json(path, measure.before(setup.settings.eval.splits))
     return read_json(path)
-
-
-def write_report(
-    setup: Setup, pieces: Pieces, before: dict[str, float], after: Measured
-) -> dict[str, float]:
-    """Writes predictions, report and summary; says where they are and what to type next."""
-    write_predictions(setup, after)
-    figures = {**{f"before/{name}": value for name, value in before.items()}, **after.figures}
-    samples = []
-    for split, predictions in after.predictions.items():
-        for dialogue in list(setup.split(split))[: setup.settings.eval.samples]:
-            written = {p.unit: p.predicted for p in predictions if p.dialogue == dialogue.id}
-            samples.append(report.side_by_side(dialogue, written, f"{split}: {dialogue.id}"))
-    counts = pieces.counts
-    next_command = f"python run.py chat --workdir={setup.workdir}"
-    path = report.write(
-        report.Report(
-            name=setup.workdir.name,
-            figures=figures,
-            next_command=next_command,
-            counts={
-                "train": {
-                    "dialogues": counts.dialogues,
-                    "turns": counts.turns,
-                    "tokens": counts.tokens,
-                    "supervised": sum(counts.supervised.values()),
-                    "dropped turns": counts.dropped_turns,
-                    "rejected": sum(counts.rejected.values()),
-                }
-            },
-            signatures=after.signatures,
-            samples=samples[: setup.settings.eval.samples],
-        ),
-        setup.workdir,
-    )
-    print(f"report: {path}\ntalk to it: {next_command}")
-    return figures

@@ -191,12 +191,18 @@ def arguments(text: str, **known: Any) -> dict[str, Any]:
     return values
 
 
-def load(argv: Sequence[str]) -> tuple[ConfigDict, str, list[str]]:
+def load(
+    argv: Sequence[str], *, saved: ConfigDict | None = None
+) -> tuple[ConfigDict, str, list[str]]:
     """Reads `--config=FILE[:ARG]` and `--config.a.b=VALUE` overrides, in any order.
 
     The file defines `get_config()`, or `get_config(arg)`, which returns a ConfigDict. Overrides
     are read by the type that the field has there (tuples and mappings as Python literals); `None`
     unsets a field, and of a repeated override the last one counts.
+
+    Args:
+      argv: the words of the command line.
+      saved: overridden instead where `argv` names no file; the run then has no name of its own.
 
     Returns:
       The config, the run's name (the file's name and its argument), and the words of `argv` that
@@ -207,10 +213,13 @@ def load(argv: Sequence[str]) -> tuple[ConfigDict, str, list[str]]:
         unknown key (with the nearest one) or does not fit its field.
     """
     source, overrides, rest = _sort_out(argv)
-    if not source:
-        raise UserError("no config is named; add --config=FILE, for instance a file of configs/")
     path, _, argument = source.partition(":")
-    config = _run_file(Path(path), argument)
+    if source:
+        config = _run_file(Path(path), argument)
+    elif saved is not None:
+        config = saved
+    else:
+        raise UserError("no config is named; add --config=FILE, for instance a file of configs/")
     for key, text in overrides.items():
         _override(config, key, text)
     name = Path(path).stem + (f"-{argument}" if argument else "")

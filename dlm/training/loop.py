@@ -8,6 +8,7 @@ intervals and the end of the run. They differ only where the step refused an upd
 from __future__ import annotations
 
 import difflib
+import math
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -87,8 +88,9 @@ class Tracker:
         return Tracker(**{**saved, "window": Window(**saved["window"])})
 
     def note(self, value: float, step: int, *, lower: bool) -> None:
-        """Takes in one evaluation of the metric."""
-        if self.best is None or (value < self.best if lower else value > self.best):
+        """Takes in one evaluation of the metric; NaN or an infinity never is the best."""
+        better = self.best is None or (value < self.best if lower else value > self.best)
+        if better and math.isfinite(value):
             self.best, self.best_step, self.bad = value, step, 0
         else:
             self.bad += 1
@@ -153,7 +155,7 @@ def run(
       UserError: a gradient was not finite, or the metric is not among the figures.
     """
     steps, updates = int(state.step), int(state.updates)
-    every = config.eval_every or total_updates
+    evaluate_at = interval_end(updates, config.eval_every, total_updates)
     lower = lower_is_better(config.metric)
     pending: deque[tuple[StepMetrics, Any, int]] = deque()
     clock = Clock()
@@ -170,36 +172,45 @@ def run(
             updates += 1  # in hope: a step that made no update is taken back when it is read
             pending.append((metrics, batch, steps))
             stopping = asked_to_stop()
-            due = updates % every == 0 or updates >= total_updates
+            unread = 0 if stopping or updates >= evaluate_at else 1
             window = tracker.window
-            while len(pending) > (0 if due or stopping else 1):
+            while len(pending) > unread:
                 read, read_batch, at = pending.popleft()
                 updates -= not window.add(read, read_batch, at)
                 seconds = clock.lap()
                 window.seconds += seconds
                 tracker.seconds += seconds
-                if window.steps >= config.log_every or (due and not pending):
+                full = window.steps - window.empty >= config.log_every
+                if full or (updates >= evaluate_at and not pending):
                     line = window.figures()
                     log.write(at, {"updates": updates - len(pending), **line})
                     tracker.window = window = Window()
                     progress.update(updates, **shown(line))
             progress.update(updates)
 
-            # A full interval: evaluate, log, save.
-            due = not pending and (updates % every == 0 or updates >= total_updates)
-            if due and updates:
+            # A full interval, every step of it read: evaluate, log, save.
+            due = updates >= evaluate_at
+            if due:
                 figures = evaluate(state.params)
                 tracker.note(look_up(figures, config.metric), steps, lower=lower)
                 log.write(steps, {"updates": updates, **figures})
                 extra = asdict(tracker)
                 checkpoints.save(steps, state, extra=extra, metric=figures[config.metric])
                 progress.say(describe(updates, figures, EVALUATED))
+                evaluate_at = interval_end(updates, config.eval_every, total_updates)
                 clock.skip()
             if stopping:
                 if not due:
                     checkpoints.save(steps, state, extra=asdict(tracker))
                 raise Interrupted
+        if asked_to_stop():  # during the last evaluation
+            raise Interrupted
     return state
+
+
+def interval_end(updates: int, every: int | None, total: int) -> int:
+    """The number of updates at which the interval after `updates` of them ends."""
+    return min(total, (updates // every + 1) * every) if every else total
 
 
 def shown(figures: Mapping[str, float]) -> dict[str, float]:

@@ -1,0 +1,65 @@
+"""Shows a corpus as the model will see it, and what it holds.
+
+    python run.py data --config=FILE[:ARG] [--split=train] [--rows=2] [--workdir=DIR]
+    python run.py data --clean-cache [--config=FILE[:ARG]]
+
+Prints the first rows of the first batch (learned tokens marked), a table of counts for each split,
+a histogram of lengths, and where the encoded tokens are kept; `plots/lengths.png` in the workdir
+shows the lengths. --clean-cache deletes all encoded tokens (corpora are kept).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import jax
+
+from dlm.commands.setup import Setup, cache_dir, parse_options, take_flag
+from dlm.core.errors import UserError
+from dlm.data import audit, store
+from dlm.data.pipeline import DataConfig
+
+CLEAN = "--clean-cache"
+
+
+def run(argv: list[str]) -> int:
+    """The verb `data`."""
+    if CLEAN in argv:
+        return clean([word for word in argv if word != CLEAN])
+    split, rest = take_flag(argv, "split")
+    rows, rest = take_flag(rest, "rows")
+    options = parse_options(rest, saved=True)
+    if options.rest:
+        raise UserError(f"data does not know {options.rest[0]!r}; see python run.py data --help")
+    if rows is not None and not rows.isdigit():
+        raise UserError(f"--rows={rows} is no number of rows")
+    show(Setup(options), split or "train", int(rows or 2))
+    return 0
+
+
+def show(setup: Setup, split: str, rows: int) -> None:
+    """Prints rows of a split, counts of all splits, lengths, and the cache."""
+    data = setup.settings.data
+    setup.split(split)  # a misspelt one is refused before anything is encoded
+    pieces = {name: setup.pieces(name, evaluation=name != "train") for name in setup.corpus.splits}
+    batches = setup.batches(pieces[split], shuffle=split == "train")
+    batch = next(batches.iterate(0, 1))
+    first = jax.tree.map(lambda array: array[:rows], batch)
+    names = pieces[split].task_names
+    print(audit.show_batch(first, setup.tokenizer, task_names=names, ansi=sys.stdout.isatty()))
+    print(f"\n{audit.counts_table(pieces, data.length)}\n\nlengths of {split}, in tokens:")
+    print(audit.histogram(pieces[split].lengths, data.length))
+    picture = setup.workdir / "plots" / "lengths.png"
+    audit.plot_lengths(pieces, data.length, picture)
+    megabytes = store.size(setup.cache) / 1e6
+    print(f"\npicture: {picture}\nencoded tokens of all runs: {megabytes:,.1f} MB in {setup.cache}")
+    if setup.corpus.rejected is not None:
+        print(f"records refused, with reasons: {setup.corpus.rejected}")
+
+
+def clean(argv: list[str]) -> int:
+    """Deletes the encoded tokens of the cache that the config (or none) names."""
+    data = parse_options(argv).settings.data if argv else DataConfig()
+    freed = store.clean(cache_dir(data))
+    print(f"deleted {freed / 1e6:,.1f} MB of encoded tokens in {cache_dir(data)}")
+    return 0

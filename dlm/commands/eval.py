@@ -1,0 +1,38 @@
+"""Scores a trained model, before and after training, on the same data.
+
+    python run.py eval --workdir=DIR [--config.eval.splits="('test',)"] [--output=DIR]
+    python run.py eval --config=FILE[:ARG] [--workdir=DIR]
+
+Takes the run in the workdir (default `runs/NAME` of the config) with its own config, changed by
+what the command line says, and prints its figures; report, predictions and `summary.json` go to
+--output (default: `eval` in the workdir).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dlm.commands.measure import Measure
+from dlm.commands.results import write_results
+from dlm.commands.setup import Setup, parse_options, take_flag
+from dlm.core.errors import UserError
+
+
+def run(argv: list[str]) -> int:
+    """The verb `eval`."""
+    output, rest = take_flag(argv, "output")
+    options = parse_options(rest, saved=True)
+    if options.rest:
+        raise UserError(f"eval does not know {options.rest[0]!r}; see python run.py eval --help")
+    setup = Setup(options)
+    params = setup.trained_params()
+    measure, splits = Measure(setup), setup.settings.eval.splits
+    before = measure.before(splits)
+    after = measure.whole(params, splits)
+    figures = write_results(setup, Path(output or options.workdir / "eval"), before, after)
+    width = max(map(len, after.figures))
+    print(f"{'':{width}}  before  after")
+    for name in after.figures:
+        old = figures.get(f"before/{name}")
+        print(f"{name:<{width}}  {'' if old is None else f'{old:.4f}':>6}  {figures[name]:.4f}")
+    return 0
