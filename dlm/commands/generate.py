@@ -42,9 +42,7 @@ def run(argv: list[str]) -> int:
     dialogues = list(read(source, format=form or "dlm"))
     for dialogue in dialogues:
         if not dialogue.messages or dialogue.messages[-1].role != "user":
-            raise UserError(
-                f"{source}: dialogue {dialogue.id!r} does not end with a user's message"
-            )
+            raise UserError(f"{source}: dialogue {dialogue.id!r} must end with a user's message")
     setup = Setup(options)
     engine = setup.engine(setup.trained_params())
     answered: list[Dialogue] = []

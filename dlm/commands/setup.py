@@ -74,7 +74,8 @@ def parse_options(argv: list[str], *, saved: bool = False) -> Options:
       UserError: neither a config nor a run, or anything wrong in either.
     """
     workdir, rest = take_flag(argv, "workdir")
-    of_run = read_config(Path(workdir)) if saved and workdir else None
+    named = any(word == "--config" or word.startswith("--config=") for word in rest)
+    of_run = read_config(Path(workdir)) if saved and workdir and not named else None
     config, name, rest = border.load(rest, saved=of_run)
     settings = border.parse(Settings, config, "config")
     return Options(settings, config.to_dict(), Path(workdir or f"runs/{name}"), rest)

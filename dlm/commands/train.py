@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +19,8 @@ import jax
 from dlm.commands.environment import describe_environment
 from dlm.commands.measure import Measure
 from dlm.commands.results import write_results
-from dlm.commands.setup import Options, Setup, parse_options
-from dlm.commands.start import CHECKPOINTS, CONFIG_FILE
+from dlm.commands.setup import TOKENIZER, Options, Setup, parse_options
+from dlm.commands.start import CHECKPOINTS, CONFIG_FILE, source_run
 from dlm.core.errors import UserError
 from dlm.core.files import read_json, write_json
 from dlm.data.pipeline import Batches
@@ -46,8 +47,9 @@ def run(argv: list[str]) -> int:
 def train(options: Options) -> dict[str, float]:
     """Trains, measures before and after, and writes the report; returns its figures."""
     setup = Setup(options)
-    claim_workdir(setup)
     settings = setup.settings
+    source_run(settings.init)  # a name that is not known is refused before anything is written
+    claim_workdir(setup)
     batches = setup.batches(setup.pieces("train", evaluation=False), shuffle=True)
     total = total_updates(setup, batches)
 
@@ -99,24 +101,29 @@ def train(options: Options) -> dict[str, float]:
 
 
 def claim_workdir(setup: Setup) -> None:
-    """Writes the config into a new workdir; refuses another config on one that has a run.
+    """Writes the config into the workdir; refuses one that holds the run of another config.
+
+    A workdir without a checkpoint holds no run yet: what an earlier start left there goes.
 
     Raises:
       UserError: names the fields that differ.
     """
-    path = setup.workdir / CONFIG_FILE
-    if path.exists():
+    workdir, path = setup.workdir, setup.workdir / CONFIG_FILE
+    if (workdir / CHECKPOINTS).is_dir() and path.exists():
         saved, given = flat(read_json(path)), flat(setup.resolved)
         names = (saved.keys() | given.keys()) - FREE
         differing = sorted(name for name in names if saved.get(name) != given.get(name))
         if differing:
             name = differing[0]
             raise UserError(
-                f"{setup.workdir} holds another run: {name} was {saved.get(name)!r}, now "
+                f"{workdir} holds another run: {name} was {saved.get(name)!r}, now "
                 f"{given.get(name)!r} ({len(differing)} fields differ); use another --workdir"
             )
+        return
+    shutil.rmtree(workdir / TOKENIZER, ignore_errors=True)
+    (workdir / BEFORE).unlink(missing_ok=True)
     write_json(path, setup.resolved)
-    write_json(setup.workdir / "environment.json", describe_environment())
+    write_json(workdir / "environment.json", describe_environment())
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,222 @@
+"""The verbs on a run of a few seconds: a file of dialogues in; a model, its report, answers out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import run
+from dlm.dialogue.readers import read
+
+CONFIGS = Path(run.__file__).parent / "configs"
+QUICKSTART = CONFIGS / "quickstart.py"
+COLOURS = ("red", "green", "blue", "black")
+STEPS = 160
+
+
+def dialogue(number: int) -> dict:
+    """One of eight dialogues: the model repeats a colour, then says how many it was given."""
+    first, second = COLOURS[number % 4], COLOURS[(number + 1 + number // 4) % 4]
+    return {
+        "id": f"d{number}",
+        "task": "colours",
+        "messages": [
+            {"role": "user", "content": f"I like {first}"},
+            {"role": "assistant", "channel": "state", "content": first},
+            {"role": "assistant", "content": f"{first} it is"},
+            {"role": "user", "content": f"and {second}"},
+            {"role": "assistant", "channel": "state", "content": f"{first} {second}"},
+            {"role": "assistant", "content": "two colours"},
+        ],
+    }
+
+
+def write(path: Path, records: list) -> Path:
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    return path
+
+
+def flags(folder: Path, workdir: str, **changes: object) -> list[str]:
+    """The command line of the tiny run, some of its settings changed."""
+    config = {
+        "data.path": folder / "train.jsonl",
+        "data.validation_path": folder / "validation.jsonl",
+        "data.cache_dir": folder / "cache",
+        "data.length": 64,
+        "data.rows": 4,
+        "model.num_layers": 2,
+        "model.width": 64,
+        "model.num_heads": 2,
+        "model.max_length": 128,
+        "model.dropout": 0.0,
+        "tokenizer.vocab_size": 320,
+        "optimizer.learning_rate": 0.01,
+        "optimizer.warmup_steps": 5,
+        "train.epochs": None,
+        "train.steps": STEPS,
+        "train.eval_every": 80,
+        "train.log_every": 10,
+        "generate.max_new_tokens": 40,
+        **changes,
+    }
+    words = [f"--config.{name}={value}" for name, value in config.items()]
+    return [f"--config={CONFIGS / 'jsonl.py'}", f"--workdir={folder / workdir}", *words]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with the files and one finished run, `done`."""
+    folder = tmp_path_factory.mktemp("verbs")
+    bad = {"messages": [{"role": "wizard", "content": "hm"}]}
+    write(folder / "train.jsonl", [*map(dialogue, range(8)), bad])
+    write(folder / "validation.jsonl", [dialogue(n) for n in (0, 5)])
+    changes = {"data.on_bad_record": "skip"}
+    assert run.guarded(["train", *flags(folder, "done", **changes)]) == 0
+    return folder
+
+
+@pytest.fixture
+def workdir(folder) -> Path:
+    return folder / "done"
+
+
+def figures(path: Path) -> dict[str, float]:
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_all_that_it_promises(workdir):
+    names = {path.relative_to(workdir).as_posix() for path in workdir.rglob("*")}
+    assert {
+        *("config.json", "environment.json", "metrics.jsonl", "summary.json", "report.md"),
+        *("report.html", "rejected.jsonl", "plots/learning_curve.png", "tensorboard"),
+        *(f"checkpoints/{STEPS}/manifest.json", "predictions/validation.jsonl"),
+    } <= names
+    environment = figures(workdir / "environment.json")
+    assert environment["libraries"]["jax"]
+    (rejected,) = map(json.loads, (workdir / "rejected.jsonl").read_text().splitlines())
+    assert rejected["where"].endswith("train.jsonl:9")
+    assert "wizard" in rejected["problem"]
+    assert "bad records" in (workdir / "report.md").read_text()
+
+
+def test_training_learns_the_dialogues(workdir):
+    summary = figures(workdir / "summary.json")
+    assert summary["before/validation/response_accuracy"] == 0
+    assert summary["validation/loss"] < 0.1 * summary["before/validation/loss"]
+    assert summary["validation/response_accuracy"] > 0.7
+    assert summary["validation/task:colours/joint_goal_accuracy"] > 0.7
+    assert summary["validation/exact_match"] == summary["validation/response_accuracy"]
+
+
+def test_a_finished_run_is_not_trained_again(folder, workdir, capsys):
+    before = (workdir / "metrics.jsonl").read_text()
+    changes = {"data.on_bad_record": "skip"}
+    assert run.guarded(["train", *flags(folder, "done", **changes)]) == 0
+    assert f"resuming {workdir} at step {STEPS}" in capsys.readouterr().out
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_another_config_in_the_same_workdir_is_refused(folder, capsys):
+    changes = {"data.on_bad_record": "skip", "optimizer.learning_rate": 0.5}
+    assert run.guarded(["train", *flags(folder, "done", **changes)]) == 2
+    message = capsys.readouterr().err
+    assert "optimizer.learning_rate was 0.01, now 0.5" in message
+    assert message.count("\n") == 1
+
+
+def test_eval_repeats_the_figures_of_training(workdir, capsys):
+    assert run.guarded(["eval", f"--workdir={workdir}"]) == 0
+    told = capsys.readouterr().out
+    trained, again = figures(workdir / "summary.json"), figures(workdir / "eval" / "summary.json")
+    assert {name: value for name, value in trained.items() if "train/" not in name} == again
+    assert "validation/channel:state/loss" in told
+
+
+def test_eval_takes_changes_of_the_config(workdir, tmp_path):
+    words = [f"--workdir={workdir}", f"--output={tmp_path}", "--config.eval.splits=('train',)"]
+    assert run.guarded(["eval", *words]) == 0
+    assert "train/loss" in figures(tmp_path / "summary.json")
+
+
+def test_generate_answers_each_dialogue(workdir, tmp_path):
+    records = [dialogue(n) for n in range(3)]
+    for record in records:
+        del record["messages"][4:]
+    source, target = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    words = [f"--workdir={workdir}", f"--input={source}", f"--output={target}"]
+    assert run.guarded(["generate", *words]) == 0
+    answers = list(read(target))
+    assert [a.id for a in answers] == ["d0", "d1", "d2"]
+    assert all(a.messages[-1].channel == "reply" for a in answers)
+    assert all(len(a.messages) > 4 for a in answers)
+    assert run.guarded(["generate", *words]) == 2  # nothing is overwritten
+
+
+def test_generate_wants_a_question(workdir, tmp_path, capsys):
+    source = write(tmp_path / "in.jsonl", [dialogue(0)])
+    words = [f"--workdir={workdir}", f"--input={source}", f"--output={tmp_path / 'o'}"]
+    assert run.guarded(["generate", *words]) == 2
+    assert "'d0' must end with a user's message" in capsys.readouterr().err
+
+
+def test_chat_answers_from_a_pipe(workdir, capsys, monkeypatch):
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("I like red\n/state\n/quit\n"))
+    assert run.guarded(["chat", f"--workdir={workdir}"]) == 0
+    assert "state: red" in capsys.readouterr().out
+
+
+def test_data_shows_what_the_model_sees(folder, capsys):
+    changes = {"data.on_bad_record": "skip"}
+    assert run.guarded(["data", *flags(folder, "shown", **changes), "--rows=1"]) == 0
+    told = capsys.readouterr().out
+    assert "[[<|reply|>" in told
+    assert "packing efficiency" in told
+    assert (folder / "shown" / "plots" / "lengths.png").stat().st_size > 0
+    assert not (folder / "shown" / "config.json").exists()
+
+
+def test_a_run_starts_from_another(folder, workdir):
+    changes = {"init": workdir, "train.steps": 6, "train.eval_every": None}
+    changes |= {"data.on_bad_record": "skip", "optimizer.learning_rate": 1e-6}
+    assert run.guarded(["train", *flags(folder, "next", **changes)]) == 0
+    summary = figures(folder / "next" / "summary.json")
+    first = figures(workdir / "summary.json")
+    assert summary["before/validation/loss"] == first["validation/loss"]
+    assert summary["validation/loss"] == pytest.approx(first["validation/loss"], rel=1e-2)
+
+
+def test_clean_cache_deletes_the_encoded_tokens_alone(folder, tmp_path, capsys):
+    copied = shutil.copytree(folder / "cache", tmp_path / "cache")
+    words = [word for word in flags(folder, "x") if "cache_dir" not in word]
+    words.append(f"--config.data.cache_dir={copied}")
+    assert run.guarded(["data", "--clean-cache", *words]) == 0
+    assert "deleted" in capsys.readouterr().out
+    assert list((copied / "encoded").iterdir()) == []
+    assert any(path.name != "encoded" for path in copied.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["eval"], "no config is named"),
+        (["eval", "--workdir=nowhere"], "nowhere holds no run"),
+        (["train", "--config=nowhere.py"], "nowhere.py cannot be read"),
+        (["train", "extra", f"--config={CONFIGS / 'jsonl.py'}"], "train does not know 'extra'"),
+        (["train", f"--config={CONFIGS / 'jsonl.py'}"], "data.path is empty"),
+        (["train", f"--config={CONFIGS / 'jsonl.py'}", "--config.trian.steps=2"], "'train'"),
+        (["train", f"--config={QUICKSTART}", "--config.init=gpt3"], "init='gpt3' is neither"),
+        (["train", f"--config={CONFIGS / 'jsonl.py'}", "--config.data.path=no.jsonl"], "no.jsonl"),
+    ],
+)
+def test_mistakes_are_one_line(words, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run.guarded(words) == 2
+    message = capsys.readouterr().err
+    assert told in message
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
