@@ -33,7 +33,7 @@ def get_config(arg: str = "task=5") -> ConfigDict:
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.weight_decay = 0.1
-    config.optimizer.warmup_steps = 50
+    config.optimizer.warmup = 0.04
     config.train.steps = 1700 if task in (3, 5, 6) else 600
     config.train.eval_every = config.train.steps // 5
     config.train.metric = "validation/response_accuracy"

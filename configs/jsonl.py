@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.dropout = 0.1
 
     config.optimizer.learning_rate = 2e-3
-    config.optimizer.warmup_steps = 50
+    config.optimizer.warmup = 0.04
     config.train.epochs = 5.0
     config.train.eval_every = 100
     config.train.patience = 5

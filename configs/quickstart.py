@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.max_length = 512
 
     config.optimizer.learning_rate = 3e-3
-    config.optimizer.warmup_steps = 20
+    config.optimizer.warmup = 0.04
     config.train.steps = 500
     config.train.eval_every = 100
     config.eval.splits = ("test", "test_unseen")

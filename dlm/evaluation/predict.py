@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dlm.dialogue.actions import World
+from dlm.dialogue.actions import Tool, World
 from dlm.dialogue.schema import Dialogue, Message, response_units, to_json
 from dlm.dialogue.template import message_text, parse, prompt
 from dlm.dialogue.tokenizer import Tokenizer
 from dlm.generation.constraints import ResponseGrammar
-from dlm.generation.engine import Engine, GenerateConfig, Request
+from dlm.generation.engine import Completion, Engine, GenerateConfig, Request
 from dlm.manager.conversation import without_oldest_turn
 
 
@@ -62,37 +62,56 @@ def predict(
 ) -> list[Prediction]:
     """Writes every response unit of the dialogues anew, each from its gold history.
 
-    A history that leaves no room for a response loses its oldest whole turns.
+    A response that the model's limit cuts is written again without the oldest turn of its history,
+    as in a live conversation, until it fits or one turn is left.
     """
-    places, requests = [], []
-    for dialogue in dialogues:
-        tools = open_world(dialogue).tools
-        for index, unit in enumerate(response_units(dialogue)):
-            history = replace(dialogue, messages=dialogue.messages[: unit[0]])
-            ids = prompt(history, tokenizer)
-            while len(ids) > engine.max_length - config.max_new_tokens:
-                shorter = without_oldest_turn(history)
-                if shorter is None:
-                    break
-                history, ids = shorter, prompt(shorter, tokenizer)
-            resumed = bool(history.messages) and history.messages[-1].role == "tool"
-            grammar = ResponseGrammar(
-                tokenizer, tools, constrained=config.constrained, resumed=resumed
-            )
-            places.append((dialogue, index, unit))
-            requests.append(Request(ids, grammar, config.max_new_tokens))
+    opened = [(dialogue, open_world(dialogue).tools) for dialogue in dialogues]
+    units = [
+        (dialogue, tools, index, unit)
+        for dialogue, tools in opened
+        for index, unit in enumerate(response_units(dialogue))
+    ]
+    histories = [replace(d, messages=d.messages[: unit[0]]) for d, _, _, unit in units]
+    written: dict[int, Completion] = {}
+    waiting = list(range(len(units)))
+    while waiting:
+        requests = [
+            _request(histories[i], units[i][1], tokenizer, config, sample=i) for i in waiting
+        ]
+        written.update(zip(waiting, engine.generate(requests, config), strict=True))
+        cut = [i for i in waiting if _is_cut(written[i], config)]
+        shorter = {i: without_oldest_turn(histories[i]) for i in cut}
+        waiting = [i for i in cut if shorter[i] is not None]
+        histories = [shorter.get(i) or history for i, history in enumerate(histories)]
     return [
         Prediction(
             dialogue=dialogue.id,
             unit=index,
             gold=tuple(dialogue.messages[i] for i in unit),
-            predicted=parsed(done.ids, tokenizer),
-            finished=done.reason == "stop",
+            predicted=parsed(written[place].ids, tokenizer),
+            finished=written[place].reason == "stop",
         )
-        for (dialogue, index, unit), done in zip(
-            places, engine.generate(requests, config), strict=True
-        )
+        for place, (dialogue, _, index, unit) in enumerate(units)
     ]
+
+
+def _request(
+    history: Dialogue,
+    tools: Mapping[str, Tool],
+    tokenizer: Tokenizer,
+    config: GenerateConfig,
+    *,
+    sample: int,
+) -> Request:
+    """Asks for the response that follows a history."""
+    resumed = bool(history.messages) and history.messages[-1].role == "tool"
+    grammar = ResponseGrammar(tokenizer, tools, constrained=config.constrained, resumed=resumed)
+    return Request(prompt(history, tokenizer), grammar, config.max_new_tokens, sample)
+
+
+def _is_cut(completion: Completion, config: GenerateConfig) -> bool:
+    """Whether the model's limit ended a response, not the limit of new tokens."""
+    return completion.reason == "length" and len(completion.ids) < config.max_new_tokens
 
 
 def parsed(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[Message, ...]:

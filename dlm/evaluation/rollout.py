@@ -11,8 +11,9 @@ from dlm.dialogue.schema import Dialogue
 from dlm.dialogue.template import message_text
 from dlm.dialogue.tokenizer import Tokenizer
 from dlm.generation.engine import Engine, GenerateConfig
+from dlm.manager.actions import execute
 from dlm.manager.conversation import respond, run_batch
-from dlm.manager.events import Conversation, from_dialogue
+from dlm.manager.events import Called, Conversation, from_dialogue
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,11 @@ def opening(dialogue: Dialogue) -> Conversation:
 
 
 def end_state(dialogue: Dialogue, open_world: Callable[[Dialogue], World]) -> object:
-    """The state a fresh world is left in by the dialogue's recorded calls."""
+    """The state of a fresh world after the dialogue's recorded calls, executed like live ones."""
     world = open_world(dialogue)
     for message in dialogue.messages:
-        if message.name is not None and message.arguments is not None:
-            world.tools[message.name].function(**message.arguments)
+        if message.channel == "call":
+            execute(world, Called(name=message.name, arguments=message.arguments))
     return world.state()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -21,6 +20,11 @@ from dlm.generation.constraints import Grammar
 from dlm.generation.sampling import Knobs, Ranking
 from dlm.generation.steps import prefill, step
 from dlm.models.decoder import Model
+
+# Compiled once a model and bucket, whatever the number of engines.
+_prefill = jax.jit(prefill, static_argnames=("model", "cache_length", "mode"))
+_step = jax.jit(step, static_argnames=("model", "mode"), donate_argnames="cache")
+_take = jax.jit(lambda arrays, rows: jax.tree.map(lambda array: array[rows], arrays))
 
 MIN_PROMPT = 64
 MIN_CACHE = 128
@@ -157,9 +161,7 @@ class Engine:
         self.max_length = max_length
         self._pad_id = pad_id
         self._max_rows = max_rows
-        self._prefill = jax.jit(partial(prefill, model), static_argnames=("cache_length", "mode"))
-        self._step = jax.jit(partial(step, model), static_argnames="mode", donate_argnames="cache")
-        self._take = jax.jit(lambda arrays, rows: jax.tree.map(lambda a: a[rows], arrays))
+        self._model = model
 
     def generate(self, requests: Sequence[Request], config: GenerateConfig) -> list[Completion]:
         """Writes all responses; see `stream`."""
@@ -197,7 +199,8 @@ class Engine:
         )
         size = self._rows(len(rows))
         longest = max(row.limit for row in rows) - 1
-        cache, ranking = self._prefill(
+        cache, ranking = _prefill(
+            self._model,
             self.params,
             *self._prompts(rows, size),
             knobs,
@@ -217,10 +220,10 @@ class Engine:
             if smaller < size:
                 size = smaller
                 kept = alive + [alive[0]] * (size - len(alive))
-                cache = self._take(cache, np.array(kept, np.int32))
+                cache = _take(cache, np.array(kept, np.int32))
                 places = [places[place] for place in alive] + [None] * (size - len(alive))
-            cache, ranking = self._step(
-                self.params, cache, *_last_tokens(places), knobs, mode=config.mode
+            cache, ranking = _step(
+                self._model, self.params, cache, *_last_tokens(places), knobs, mode=config.mode
             )
 
     def _rows(self, count: int) -> int:

@@ -29,7 +29,8 @@ class OptimizerConfig:
       name: adamw or sgd.
       learning_rate: the peak, reached after warm-up.
       schedule: how it falls after warm-up: cosine, linear or constant.
-      warmup_steps: updates over which it rises linearly; the first update has 1/warmup_steps of it.
+      warmup: updates over which it rises linearly, the first having 1/warmup of it; below 1, the
+        share of all updates.
       final_scale: share of the peak where the schedule ends.
       b1: decay of the first moment (adamw).
       b2: decay of the second moment (adamw).
@@ -44,7 +45,7 @@ class OptimizerConfig:
     name: str = "adamw"
     learning_rate: float = 1e-3
     schedule: str = "cosine"
-    warmup_steps: int = 0
+    warmup: float = 0.0
     final_scale: float = 0.1
     b1: float = 0.9
     b2: float = 0.95
@@ -105,20 +106,28 @@ def make_optimizer(
 def make_schedule(config: OptimizerConfig, total_updates: int) -> optax.Schedule:
     """The learning rate as a function of the updates made so far.
 
-    It rises as (u + 1) / warmup_steps, then falls from the peak to `final_scale` of it over the
-    remaining updates: as half a cosine, as a line, or not at all.
+    It rises as (u + 1) / warmup, then falls from the peak to `final_scale` of it over the remaining
+    updates: as half a cosine, as a line, or not at all.
     """
-    peak, remaining = config.learning_rate, total_updates - config.warmup_steps
+    peak, warmup = config.learning_rate, warmup_updates(config, total_updates)
+    remaining = total_updates - warmup
     fall = {
         "cosine": optax.cosine_decay_schedule(peak, remaining, alpha=config.final_scale),
         "linear": optax.linear_schedule(peak, peak * config.final_scale, remaining),
         "constant": optax.constant_schedule(peak),
     }[config.schedule]
-    if not config.warmup_steps:
+    if not warmup:
         return fall
-    first = peak / config.warmup_steps
-    rise = optax.linear_schedule(first, peak + first, config.warmup_steps)
-    return optax.join_schedules([rise, fall], [config.warmup_steps])
+    first = peak / warmup
+    rise = optax.linear_schedule(first, peak + first, warmup)
+    return optax.join_schedules([rise, fall], [warmup])
+
+
+def warmup_updates(config: OptimizerConfig, total_updates: int) -> int:
+    """The updates of warm-up; a share of the whole is rounded down."""
+    if config.warmup < 1:
+        return int(config.warmup * total_updates)
+    return int(config.warmup)
 
 
 def resolve_decay(config: OptimizerConfig, params: Mapping[str, Any]) -> dict[str, bool]:
@@ -180,10 +189,11 @@ def _check(config: OptimizerConfig, total_updates: int) -> None:
         raise UserError(
             f"optimizer.schedule={config.schedule!r}: choose one of {', '.join(SCHEDULES)}"
         )
-    if not 0 <= config.warmup_steps < total_updates:
+    whole = config.warmup < 1 or config.warmup == int(config.warmup)
+    if not 0 <= config.warmup < total_updates or not whole:
         raise UserError(
-            f"optimizer.warmup_steps={config.warmup_steps} must be at least 0 and below the run's "
-            f"{total_updates} updates"
+            f"optimizer.warmup={config.warmup:g} must be a share from 0 up to 1, or a whole number "
+            f"below the run's {total_updates} updates"
         )
     if config.clip_norm is not None and config.clip_norm <= 0:
         raise UserError(f"optimizer.clip_norm={config.clip_norm}: positive, or None for none")

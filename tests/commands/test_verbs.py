@@ -54,7 +54,7 @@ def flags(folder: Path, workdir: str, **changes: object) -> list[str]:
         "model.dropout": 0.0,
         "tokenizer.vocab_size": 320,
         "optimizer.learning_rate": 0.01,
-        "optimizer.warmup_steps": 5,
+        "optimizer.warmup": 5,
         "train.epochs": None,
         "train.steps": STEPS,
         "train.eval_every": 80,

@@ -125,16 +125,24 @@ def test_adamw_is_its_formula(clip_norm):
 )
 def test_schedules(schedule, fall):
     """The peak after three updates of warm-up, half of it after all eight."""
-    config = OptimizerConfig(learning_rate=2.0, schedule=schedule, warmup_steps=3, final_scale=0.5)
+    config = OptimizerConfig(learning_rate=2.0, schedule=schedule, warmup=3, final_scale=0.5)
     rates = [float(make_schedule(config, 8)(update)) for update in range(9)]
     np.testing.assert_allclose(rates, 2.0 * np.array([1 / 3, 2 / 3, 1, *fall]), rtol=1e-6)
 
 
 def test_the_reported_learning_rate_is_the_one_used():
-    config = replace(PLAIN, schedule="linear", warmup_steps=2, final_scale=0.0)
+    config = replace(PLAIN, schedule="linear", warmup=2, final_scale=0.0)
     _, rates = run(config, random_gradients(4))
     schedule = make_schedule(config, 10)
     np.testing.assert_allclose(rates, [float(schedule(u)) for u in range(4)], rtol=1e-6)
+
+
+def test_warmup_below_one_is_a_share_of_the_updates():
+    share = replace(PLAIN, schedule="linear", warmup=0.3)
+    whole = replace(PLAIN, schedule="linear", warmup=3)
+    rates = [[float(make_schedule(c, 10)(u)) for u in range(10)] for c in (share, whole)]
+    assert rates[0] == rates[1]
+    assert float(make_schedule(replace(share, warmup=0.04), 10)(0)) == PLAIN.learning_rate
 
 
 def test_decay_rules_of_a_real_model():
@@ -198,7 +206,8 @@ def test_the_optimiser_serves_a_part_of_the_parameters():
     [
         ({"name": "adam"}, r"optimizer\.name='adam': choose adamw or sgd"),
         ({"schedule": "cosin"}, r"optimizer\.schedule='cosin': choose one of cosine, linear"),
-        ({"warmup_steps": 10}, r"optimizer\.warmup_steps=10 must be .* below the run's 10 updates"),
+        ({"warmup": 10}, r"optimizer\.warmup=10 must be .* below the run's 10 updates"),
+        ({"warmup": 2.5}, r"optimizer\.warmup=2\.5 must be a share"),
         ({"clip_norm": 0.0}, r"optimizer\.clip_norm=0\.0"),
         ({"learning_rate": -1.0}, r"optimizer\.learning_rate=-1\.0"),
     ],

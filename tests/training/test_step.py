@@ -27,7 +27,7 @@ COUNTS = (1, 0, 23, 3, 7, 0, 1, 12)  # supervised targets of each row
 SGD = OptimizerConfig(
     name="sgd", learning_rate=0.5, schedule="constant", weight_decay=0.0, clip_norm=None
 )
-ADAMW = OptimizerConfig(learning_rate=0.01, warmup_steps=2, clip_norm=0.3)
+ADAMW = OptimizerConfig(learning_rate=0.01, warmup=2, clip_norm=0.3)
 ALL = ((r".*", True),)
 
 

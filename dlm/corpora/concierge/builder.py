@@ -20,12 +20,15 @@ from dlm.corpora.concierge.script import Script
 from dlm.corpora.concierge.skills import SKILLS, write_dialogue
 from dlm.corpora.concierge.world import CityWorld
 from dlm.corpora.registry import Prepared
-from dlm.dialogue.schema import Dialogue, Message
+from dlm.dialogue.schema import Dialogue
+from dlm.dialogue.template import message_text
+from dlm.reasoning import graph
 
 SPLITS = ("train", "validation", "test", "test_unseen")
 
 _MODULES = ("names", "city", "world", "phrases", "script", "scene", "skills", "builder")
-ATTEMPTS = 100
+_ATTEMPTS = 100
+_LONGEST = 980  # characters of a dialogue: 512 tokens hold each
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Options:
     skills: tuple[str, ...] = ("booking", "question", "out_of_scope")
     dialogues: int = 12000
     held_out: int = 300
-    cities: int = 400
+    cities: int = 350
     unseen_cities: int = 40
     seed: int = 0
 
@@ -60,7 +63,8 @@ def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
         if getattr(config, name) < 1:
             raise UserError(f"data.options.{name}={getattr(config, name)} must be at least 1")
     package = __name__.rpartition(".")[0]
-    code = files.source_digest(*(importlib.import_module(f"{package}.{m}") for m in _MODULES))
+    modules = [importlib.import_module(f"{package}.{module}") for module in _MODULES]
+    code = files.source_digest(*modules, graph)
     digest = files.digest({"options": asdict(config), "code": code})
     drawn = cache(lambda: draw(config))
     return tfds_store.build(
@@ -103,17 +107,18 @@ def _draw_new(
     open_world: Callable[[str], CityWorld],
     seen: set[bytes],
 ) -> Dialogue:
-    """Draws dialogue number `index` of a split until it says what none did before."""
+    """Draws dialogue number `index` of a split until it is new, and not too long."""
     skill = config.skills[index % len(config.skills)]
     unseen = split == "test_unseen"
-    for attempt in range(ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         rng = random.Random(f"{config.seed} {split} {index} {attempt}")
         number = rng.randrange(config.unseen_cities if unseen else config.cities)
         world = open_world(f"{'unseen' if unseen else 'train'}-{number}")
         world.clear()
         script = write_dialogue(skill, world, rng)
-        content = _content_hash(script.messages)
-        if content not in seen:
+        said = [(m.role, m.channel, message_text(m)) for m in script.messages]
+        content = hashlib.sha256(repr(said).encode()).digest()
+        if sum(len(text) for *_, text in said) <= _LONGEST and content not in seen:
             seen.add(content)
             return _dialogue(f"{split}-{index}", skill, script)
     raise UserError(
@@ -130,9 +135,3 @@ def _dialogue(identity: str, skill: str, script: Script) -> Dialogue:
         "end_state": script.world.state(),
     }
     return Dialogue(identity, tuple(script.messages), task=skill, meta=meta)
-
-
-def _content_hash(messages: list[Message]) -> bytes:
-    """Hash of what is said, the assistant's part included."""
-    said = [(m.role, m.channel, m.name, m.content, m.arguments) for m in messages]
-    return hashlib.sha256(repr(said).encode()).digest()

@@ -1,26 +1,28 @@
 """Seeded cities: dozens of places, people and streets, and what relates them, as triples.
 
 A city is a pure function of its id: `train-231` is one of the training pool, `unseen-17` one whose
-names are made of held-out syllables.
+names begin with held-out stems. Cities share no name until the names are used up, and then begin
+again: after more than 350 of the training pool, after more than 100 unseen ones.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
 from dlm.core.errors import UserError
-from dlm.corpora.concierge.names import draw_names
+from dlm.corpora.concierge.names import make_names
 from dlm.reasoning.graph import Triple
 
 PLACES = {"restaurant": 16, "cafe": 12, "hotel": 16, "museum": 10, "theatre": 10}
 KINDS = tuple(PLACES)
 NUM_PEOPLE = 24
 NUM_STREETS = 16
+NUM_NAMES = sum(PLACES.values()) + NUM_PEOPLE + NUM_STREETS
 PRICES = ("cheap", "moderate", "expensive")
 CUISINES = ("French", "Greek", "Indian", "Italian", "Mexican", "Thai")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -66,13 +68,20 @@ def build_city(city_id: str) -> City:
     if not match:
         raise UserError(f"no city {city_id!r}; a city is called train-NUMBER or unseen-NUMBER")
     rng = random.Random(f"city {city_id}")
-    names = draw_names(rng, unseen=match[1] == "unseen")
+    names = _names(int(match[2]), unseen=match[1] == "unseen")
     places = {kind: tuple(islice(names, count)) for kind, count in PLACES.items()}
     people = tuple(islice(names, NUM_PEOPLE))
     streets = tuple(islice(names, NUM_STREETS))
     triples = (*_facts(rng, places, streets), *_owners(rng, places, people), *_near(rng, places))
     homes = ((person, "home", f"{rng.choice(streets)} Street") for person in people)
     return City(city_id, places, people, streets, (*triples, *homes))
+
+
+def _names(number: int, *, unseen: bool) -> Iterator[str]:
+    """The names of city number so-and-so, in the order in which they are given away."""
+    names = make_names(unseen=unseen)
+    first = number * NUM_NAMES
+    return (names[i % len(names)] for i in range(first, first + NUM_NAMES))
 
 
 def _facts(

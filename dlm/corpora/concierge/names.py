@@ -5,16 +5,17 @@ of the stems (`HELD_OUT`) begins the names of the cities of `test_unseen` and oc
 name. Letters, pairs of letters and syllables are common to both: what is new in an unseen city is
 its names, not their alphabet.
 
-A byte-pair tokenizer that learned its pieces from the other words spells all names alike: they
-avoid `_PARTS_OF_WORDS`. No letter occurs twice in a name, so each piece says which piece comes
-next. That makes copying learnable in few steps, and nothing makes it guessable.
+A byte-pair tokenizer that learned its pieces from the other words spells a name in letters and
+pairs of letters, seen or unseen: names avoid `_PARTS_OF_WORDS`. No letter occurs twice in a name,
+so each piece says which piece comes next. That makes copying learnable in few steps, and nothing
+makes it guessable.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from itertools import product
+from functools import cache
+from itertools import product, zip_longest
 
 ONSETS = "bdfgjklmnprstvz"
 VOWELS = "aiou"
@@ -27,7 +28,8 @@ _FRAGMENTS = (
     "ld ll lp mb nd ng nk ns nt rd rm rv sk ss st tr ts "
     "ban bad bar bus did din fas fin fir for fus gam gar gum jok kin lat lik lin liv los lun mak "
     "man mar min mis mod mon mor mov mus nam nin non not num piz ran rat rin ris rit riv run sam "
-    "sat sin siv som sor sum sun tab tal tim tor tur"
+    "sat sin siv som sor sum sun tab tal tim tor tur "
+    "bum damn kum natz pis"  # and what nobody is called
 )
 _PARTS_OF_WORDS = frozenset(_FRAGMENTS.split())
 
@@ -46,7 +48,7 @@ def _make_stems() -> tuple[list[str], list[str]]:
     stems = [
         syllable + onset
         for syllable, onset in product(SYLLABLES, ONSETS)
-        if onset not in syllable and syllable[-1] + onset not in _PARTS_OF_WORDS
+        if onset not in syllable and not {syllable[-1] + onset, syllable + onset} & _PARTS_OF_WORDS
     ]
     random.Random("stems").shuffle(stems)
     return stems[len(stems) // 4 :], stems[: len(stems) // 4]
@@ -54,25 +56,21 @@ def _make_stems() -> tuple[list[str], list[str]]:
 
 SYLLABLES = _make_syllables()
 SEEN, HELD_OUT = _make_stems()
-_BY_ONSET = {onset: [s for s in SYLLABLES if s[0] == onset] for onset in ONSETS}
 
 
-def draw_names(rng: random.Random, *, unseen: bool) -> Iterator[str]:
-    """Yields distinct names without end; the first many differ in their stems.
+@cache
+def make_names(*, unseen: bool) -> tuple[str, ...]:
+    """Returns all names of the held-out stems, or of all others, in an order drawn once.
 
-    Args:
-      rng: what decides the names.
-      unseen: of held-out stems, instead of all others.
+    Neighbours differ in their stems: each stem has its first ending before one has its second.
     """
-    stems = HELD_OUT if unseen else SEEN
-    drawn: set[str] = set()
-    while True:
-        for stem in rng.sample(stems, len(stems)):
-            endings = [s for s in _BY_ONSET[stem[3]] if not set(s[1:]) & set(stem)]
-            name = stem + rng.choice(endings)[1:]
-            if name not in drawn:
-                drawn.add(name)
-                yield name.capitalize()
+    rng = random.Random("names")
+    columns = []
+    for stem in HELD_OUT if unseen else SEEN:
+        endings = [s[1:] for s in SYLLABLES if s[0] == stem[3] and not set(s[1:]) & set(stem)]
+        rng.shuffle(endings)
+        columns.append([f"{stem}{ending}".capitalize() for ending in endings])
+    return tuple(name for row in zip_longest(*columns) for name in row if name)
 
 
 def draw_reference(rng: random.Random, length: int) -> str:

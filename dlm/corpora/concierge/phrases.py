@@ -72,16 +72,15 @@ _CHANGES = {
 }
 _HESITATIONS = ("", "", "", "actually, ", "sorry, ", "no, wait, ", "on second thought, ")
 _CANCELLATIONS = (
-    "please cancel it.",
-    "cancel it, please.",
-    "please cancel the booking.",
-    "we cannot come, cancel it.",
-    "we changed our minds, please cancel it.",
-    "forget about the booking.",
+    "please cancel {}.",
+    "cancel {}, please.",
+    "we cannot come, cancel {}.",
+    "we do not need {} any more.",
+    "forget about {}.",
 )
 _PREPOSITIONS = {"place": "at", "day": "on", "meal": "for"}
 _QUESTIONS = {
-    "owner": ("who owns {}?", "who is the owner of {}?", "do you know who owns {}?"),
+    "owner": ("who owns {}?", "who runs {}?", "do you know who owns {}?"),
     "street": ("where is {}?", "which street is {} on?", "can you tell me where {} is?"),
     "price": ("how expensive is {}?", "is {} expensive?", "in which price range is {}?"),
     "closed": ("when is {} closed?", "on which day is {} closed?", "which day is {} closed?"),
@@ -89,7 +88,7 @@ _QUESTIONS = {
     "near": ("what is near {}?", "which places are near {}?", "what is close to {}?"),
     "cuisine": (
         "what kind of food does {} serve?",
-        "which cuisine does {} have?",
+        "which cuisine does {} serve?",
         "what food can I get at {}?",
     ),
 }
@@ -144,7 +143,7 @@ _THANKS = ("thanks.", "thank you.", "thanks, that is all.", "great, thank you.",
 _SUMMARIES = (
     "what did we agree on?",
     "can you sum up what is booked?",
-    "what have we booked now?",
+    "what have we booked so far?",
     "please repeat what we agreed.",
     "so what is booked?",
 )
@@ -187,11 +186,10 @@ def request(
     """
     opening, stop = rng.choice(_OPENINGS if first else _NEXT_OPENINGS)
     noun = item if item == "tickets" else f"a {item}"
-    slots = rng.sample(list(phrases), len(phrases))
+    slots = sorted(rng.sample(list(phrases), len(phrases)), key=lambda s: phrases[s] != "there")
     parts = [phrases[slot] for slot in slots]
     if first and len(slots) > 1 and slots[0] == "place" and rng.random() < 0.5:
-        said = "We will come" if slots[1] == "day" else "It is"
-        return f"{opening} {noun} {parts[0]}{stop} {said} {' '.join(parts[1:])}."
+        return f"{opening} {noun} {parts[0]}{stop} {sentence(' '.join(parts[1:]))}."
     return f"{' '.join([opening, noun, *parts])}{stop}"
 
 
@@ -210,11 +208,11 @@ def change(rng: random.Random, values: Mapping[str, Any], *, opening: str = "") 
         ((slot, value),) = values.items()
         text = rng.choice(_CHANGES[slot]).format(spoken(rng, slot, value))
         return sentence(opening + text)
-    bare = [
-        f"{spoken(rng, slot, value)} people" if slot == "people" else str(value)
-        for slot, value in values.items()
-    ]
-    return sentence(f"{opening}{rng.choice(('make it', 'change it to'))} {' and '.join(bare)}.")
+    (slot, value), *others = values.items()
+    first = f"{spoken(rng, slot, value)} people" if slot == "people" else str(value)
+    rest = (slot_phrase(rng, slot, value) for slot, value in others)
+    verb = rng.choice(("make it", "change it to"))
+    return sentence(f"{opening}{' '.join([verb, first, *rest])}.")
 
 
 def question(rng: random.Random, relation: str, about: str, *, again: bool = False) -> str:
@@ -254,9 +252,10 @@ def thanks(rng: random.Random) -> str:
     return sentence(rng.choice(_THANKS))
 
 
-def cancellation(rng: random.Random) -> str:
-    """Takes a booking back."""
-    return sentence(rng.choice(_HESITATIONS) + rng.choice(_CANCELLATIONS))
+def cancellation(rng: random.Random, item: str = "") -> str:
+    """Takes a booking back; the item, if any, says which one."""
+    booking = f"the {item}" if item else rng.choice(("it", "the booking"))
+    return sentence(rng.choice(_HESITATIONS) + rng.choice(_CANCELLATIONS).format(booking))
 
 
 def summary(rng: random.Random) -> str:
@@ -280,3 +279,8 @@ def owned_too(rng: random.Random, kind: str, place: str) -> str:
     """Asks for another place of a place's owner."""
     text = rng.choice(("which {} does the owner of {} have?", "what {} does {}'s owner run?"))
     return sentence(text.format(kind, place))
+
+
+def of_owner(rng: random.Random, kind: str, place: str) -> str:
+    """A noun group for the place of that kind which a place's owner has."""
+    return rng.choice(("the {} of the owner of {}", "the {} of {}'s owner")).format(kind, place)

@@ -8,11 +8,12 @@ from typing import Any
 
 from dlm.corpora.concierge import phrases
 from dlm.corpora.concierge.city import DAYS, KINDS, PRICES, City
-from dlm.corpora.concierge.names import draw_names
+from dlm.corpora.concierge.names import make_names
 from dlm.corpora.concierge.script import NEEDED, Booking, Script
 from dlm.corpora.concierge.world import MEALS, SLOTS
 
 _RELATIONS = ("owner", "street", "price", "closed")
+_CARRIED = (("people",), ("day",), ("people", "day"))
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,10 @@ class Scene:
 
     def unknown(self) -> str:
         """Draws a name that nothing in the city has."""
-        names = draw_names(self.rng, unseen=self.city.id.startswith("unseen"))
-        return next(name for name in names if name not in self.city.names)
+        names = make_names(unseen=self.city.id.startswith("unseen"))
+        while (name := self.rng.choice(names)) in self.city.names:
+            pass
+        return name
 
     def book(
         self,
@@ -58,7 +61,7 @@ class Scene:
         Args:
           item: what is booked; drawn if empty.
           there: the place, where it was spoken of before.
-          earlier: a booking made before, whose day or people may be carried over.
+          earlier: a booking made before, whose day or people (or both) are carried over.
           whole: all slots are given at once.
           interrupted: something out of scope is asked before an answer.
 
@@ -87,32 +90,34 @@ class Scene:
         )
         self.script.user(text, *self._names(values))
         while not self.script.change(booking, values):
-            values = {"day": self._value("day", booking, is_open=True)}
-            self.script.user(phrases.answer(self.rng, values))
+            day = {"day": self._value("day", booking, is_open=True)}
+            self.script.user(phrases.answer(self.rng, day))
+            values.update(day)
 
-    def cancel(self, booking: Booking) -> None:
-        """Takes a booking back."""
-        self.script.user(phrases.cancellation(self.rng))
+    def cancel(self, booking: Booking, *, named: bool = False) -> None:
+        """Takes a booking back; `named` says which one is meant."""
+        self.script.user(phrases.cancellation(self.rng, booking.item if named else ""))
         self.script.cancel(booking)
 
-    def ask(self, place: str, *, named: bool = False, but: str = "") -> str:
-        """Asks for a relation of a place, by name or as `it`.
+    def ask(self, place: str, *, named: bool = False, again: bool = False) -> None:
+        """Asks for a relation of a place that was not spoken of yet.
 
         Args:
           place: what is asked about.
-          named: the place is called by its name.
-          but: a relation that was asked for before.
-
-        Returns:
-          The relation.
+          named: the place is called by its name, not `it`.
+          again: another question came just before.
         """
-        relations = [*_RELATIONS, *(["cuisine"] if self.facts(place, "cuisine") else [])]
-        relation = self.rng.choice([r for r in relations if r != but])
-        about = place if named else "it"
-        text = phrases.question(self.rng, relation, about, again=bool(but))
+        said = " ".join(str(message.content) for message in self.script.messages)
+        relations = [
+            relation
+            for relation in (*_RELATIONS, "cuisine")
+            if not any(value in said for value in self.facts(place, relation))
+            and (relation != "cuisine" or self.facts(place, relation))
+        ]
+        relation = self.rng.choice(relations or _RELATIONS)
+        text = phrases.question(self.rng, relation, place if named else "it", again=again)
         self.script.user(text, *([place] if named else []))
         self.script.ask(place, relation)
-        return relation
 
     def find(self) -> str:
         """Looks for a place by one to three criteria; returns the one offered, "" for none."""
@@ -148,7 +153,7 @@ class Scene:
             slots["place"] = there
         elif self.chance(0.04):
             slots["place"] = self.unknown()
-        carried = [slot for slot in ("people", "day") if earlier and self.chance(0.6)]
+        carried = self.rng.choice(_CARRIED) if earlier else ()
         slots.update((slot, earlier.slots[slot]) for slot in carried if earlier)
         fixed = [*carried, *(["place"] if there else [])]
         for slot in NEEDED[booking.item]:

@@ -31,7 +31,7 @@ _TELL = {
     "cuisine": "It serves {} food.",
     "closed": "It is closed on {}.",
     "opened": "It opened in {}.",
-    "near": "It is near {}.",
+    "near": "Near it are {}.",
     "home": "The address is {}.",
 }
 
