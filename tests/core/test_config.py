@@ -221,3 +221,24 @@ def test_a_field_without_a_default_must_be_given():
         border.parse(Required, config, "data.options")
     config.path = "x"
     assert border.parse(Required, config, "data.options") == Required("x", 3)
+
+
+def test_arguments_of_a_config_file():
+    assert border.arguments("", task=5, name="x") == {"task": 5, "name": "x"}
+    assert border.arguments("name=a=b,task=2", task=5, name="x") == {"task": 2, "name": "a=b"}
+    with pytest.raises(UserError, match=r"unknown key 'taks'; did you mean 'task'\?"):
+        border.arguments("taks=2", task=5)
+    with pytest.raises(UserError, match="task must be int, got 'two'"):
+        border.arguments("task=two", task=5)
+
+
+def test_a_saved_config_takes_overrides_where_no_file_is_named(config_file):
+    saved = border.defaults(Settings)
+    saved.update({"seed": 7, "optimizer": {"decay": [["a", True]]}})
+    config, name, rest = border.load(["--config.seed=8", "word"], saved=saved)
+    settings = border.parse(Settings, config, "config")
+    assert (settings.seed, settings.optimizer.decay) == (8, (("a", True),))
+    assert (name, rest) == ("", ["word"])
+    path = config_file("def get_config():\n    return border.defaults(Settings)\n")
+    config, name, _ = border.load([f"--config={path}"], saved=saved)
+    assert (config.seed, name) == (0, "tiny")
