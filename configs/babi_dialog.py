@@ -38,4 +38,5 @@ def get_config(arg: str = "task=5") -> ConfigDict:
     config.train.eval_every = config.train.steps // 5
     config.train.metric = "validation/response_accuracy"
     config.eval.splits = ("test", "test_oov") if task < 6 else ("test",)
+    config.eval.dialogues = 10
     return config

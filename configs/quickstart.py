@@ -21,8 +21,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.data.name = "concierge"
     config.data.options = ConfigDict({"skills": ("booking", "question", "out_of_scope")})
-    config.data.length = 256
-    config.data.rows = 16
+    config.data.length = 512
+    config.data.rows = 8
     config.tokenizer.vocab_size = 768
 
     config.model.num_layers = 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,11 +12,20 @@ import pytest
 from dlm.core.errors import UserError
 from dlm.corpora.concierge import builder
 from dlm.corpora.concierge.builder import Options, draw
+from dlm.corpora.concierge.skills import SKILLS
 from dlm.corpora.registry import Prepared, prepare
 from dlm.dialogue.schema import Dialogue
 from dlm.dialogue.template import message_text
 
 SMALL = {"dialogues": 300, "held_out": 60, "cities": 8, "unseen_cities": 3}
+DIGEST = """
+from dlm.core.files import digest
+from dlm.corpora.concierge.builder import Options, draw
+from dlm.corpora.concierge.skills import SKILLS
+from dlm.dialogue.schema import to_json
+drawn = draw(Options(skills=tuple(SKILLS), dialogues=60, held_out=12))
+print(digest({split: [to_json(d) for d in dialogues] for split, dialogues in drawn.items()}))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +71,32 @@ def test_test_unseen_shares_no_name_with_training(built: Prepared):
 def test_skills_take_turns(built: Prepared):
     tasks = [dialogue.task for dialogue in built.splits["test"]]
     assert tasks == ["booking", "question", "out_of_scope"] * 20
+    everything = draw(Options(**SMALL, skills=tuple(SKILLS)))
+    for dialogues in everything.values():
+        assert [dialogue.task for dialogue in dialogues[:12]] == list(SKILLS) * 2
+
+
+def test_dialogues_of_all_skills_say_20000_names_in_training():
+    options = Options(skills=tuple(SKILLS), dialogues=18_000, held_out=1)
+    said = {name for d in draw(options)["train"] for name in d.meta["entities"]}
+    assert sum(not name.isupper() for name in said) >= 20_000
+
+
+def test_every_process_draws_the_same():
+    """No order comes from hashing, which differs from process to process."""
+
+    def digest(hash_seed: str) -> str:
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        command = [sys.executable, "-c", DIGEST]
+        folder = Path(builder.__file__).parents[3]
+        done = subprocess.run(
+            command, env=environment, cwd=folder, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    first, second = digest("1"), digest("2")
+    assert first == second
+    assert len(first.strip()) == 64
 
 
 def test_the_build_is_what_was_drawn_and_is_found_again(built: Prepared, tmp_path: Path):
@@ -95,7 +132,7 @@ def test_bad_options_are_told(options: dict, message: str, tmp_path: Path):
 
 
 def test_running_out_of_new_dialogues_is_told(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(builder, "ATTEMPTS", 1)
+    monkeypatch.setattr(builder, "_ATTEMPTS", 1)
     with pytest.raises(
         UserError, match=r"hardly any new dialogue of skill 'question' after \d+; ask"
     ):

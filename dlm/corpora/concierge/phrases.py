@@ -143,7 +143,7 @@ _THANKS = ("thanks.", "thank you.", "thanks, that is all.", "great, thank you.",
 _SUMMARIES = (
     "what did we agree on?",
     "can you sum up what is booked?",
-    "what have we booked so far?",
+    "what have we booked by now?",
     "please repeat what we agreed.",
     "so what is booked?",
 )

@@ -89,7 +89,7 @@ def summary(scene: Scene) -> None:
 
 
 def _bookings(scene: Scene, count: int) -> list[Booking]:
-    """Books different things, mostly with words that point back to the one before."""
+    """Books different things, each with words that point back to the one before."""
     made: list[Booking] = []
     for item in scene.rng.sample(list(phrases.OBJECTS), count):
         earlier = made[-1] if made else None
