@@ -36,4 +36,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.steps = 3000
     config.train.eval_every = 500
     config.eval.splits = ("test", "test_unseen")
+    config.eval.rollouts = 50
     return config

@@ -28,11 +28,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.num_layers = 3
     config.model.width = 128
     config.model.num_heads = 4
-    config.model.max_length = 512
+    config.model.max_length = 1024
 
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup = 0.04
     config.train.steps = 500
     config.train.eval_every = 100
     config.eval.splits = ("test", "test_unseen")
+    config.eval.rollouts = 50
     return config

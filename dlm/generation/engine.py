@@ -186,6 +186,7 @@ class Engine:
                 yield Written(index, None, 0.0, "length")
             else:
                 rows.append(_Row(index, request, length, length + limit))
+        rows.sort(key=lambda row: row.position)  # prompts of like length share a bucket
         for start in range(0, len(rows), self._max_rows):
             yield from self._decode(rows[start : start + self._max_rows], config)
 

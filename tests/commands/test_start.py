@@ -32,7 +32,8 @@ def workdir(tmp_path):
     params = [Model(TINY).init(jax.random.key(seed)) for seed in (1, 2)]
     with Checkpoints(tmp_path / start.CHECKPOINTS, digests={"tokenizer": "t"}) as checkpoints:
         for step, (tree, loss) in enumerate(zip(params, (0.5, 0.7), strict=True)):
-            checkpoints.save(step, {"params": tree, "step": np.asarray(step, np.int32)}, metric=loss)
+            state = {"params": tree, "step": np.asarray(step, np.int32)}
+            checkpoints.save(step, state, metric=loss)
     return tmp_path, params
 
 
