@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from dlm.generation.sampling import Knobs, Ranking, choose
-from dlm.models.cache import Cache, empty_cache
+from dlm.models.cache import Cache, empty_cache, longer
 from dlm.models.decoder import Model
 
 
@@ -33,13 +33,16 @@ def prefill(
       lengths: [B] int32, tokens of each prompt; 0 = an empty row.
       samples: [B] int32, see `sampling.gumbel_noise`.
       knobs: see `sampling.choose`.
-      cache_length: S, slots of the cache.
+      cache_length: S, slots of the cache, at least P.
       mode: see `sampling.choose`.
     """
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
     segment_ids = (positions < lengths[:, None]).astype(jnp.int32)
-    cache = empty_cache(model.config, tokens.shape[0], cache_length, model.dtype)
+    # Reading needs no slots beyond the prompt's; they are added when it is read.
+    rows, length = tokens.shape
+    cache = empty_cache(model.config, rows, length, model.dtype)
     hidden, cache = model.hidden(params, tokens, positions, segment_ids, cache=cache)
+    cache = longer(cache, cache_length)
     last = jnp.maximum(lengths - 1, 0)[:, None, None]
     logits = model.logits(params, jnp.take_along_axis(hidden, last, axis=1)[:, 0])
     return cache, choose(logits, samples, lengths, knobs, mode=mode)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -51,6 +52,12 @@ def empty_cache(config: ModelConfig, batch: int, length: int, dtype: str = "floa
     return Cache(
         tuple((jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.num_layers))
     )
+
+
+def longer(cache: Cache, length: int) -> Cache:
+    """Returns the cache with empty slots added behind, `length` in all."""
+    behind = ((0, 0), (0, length - cache.length), (0, 0), (0, 0))
+    return jax.tree.map(lambda slots: jnp.pad(slots, behind), cache)
 
 
 def write(slots: Array, new: Array, positions: Array, segment_ids: Array) -> Array:

@@ -166,19 +166,13 @@ class Mlp(nn.Module):
         config = self.config
         ends = (config.width,), (config.ffn_size,)
         up = Linear(*ends, config.bias, name="up")
-        gate = [Linear(*ends, config.bias, name="gate")] if config.mlp == "swiglu" else []
-        matrix, bias = Linear(
-            *ends[::-1], config.bias, _residual_stddev(config), name="down"
-        )(x.dtype)
-
-        @jax.checkpoint
-        def down(wide: list[Array], matrix: Array) -> Array:
-            if config.mlp == "swiglu":
-                return (jax.nn.silu(wide[0]) * wide[1]) @ matrix
-            return jax.nn.gelu(wide[0], approximate=True) @ matrix
-
-        y = down(product(x, *gate, up), matrix)
-        return y if bias is None else y + bias
+        if config.mlp == "swiglu":
+            gate, value = product(x, Linear(*ends, config.bias, name="gate"), up)
+            inner = jax.nn.silu(gate) * value
+        else:
+            inner = jax.nn.gelu(product(x, up)[0], approximate=True)
+        down = Linear(*ends[::-1], config.bias, _residual_stddev(config), name="down")
+        return product(inner, down)[0]
 
 
 class Layer(nn.Module):
