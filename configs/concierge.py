@@ -29,6 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.num_layers = 3
     config.model.width = 128
     config.model.num_heads = 4
+    config.model.init_stddev = 0.06
     config.model.max_length = 1024
 
     config.optimizer.learning_rate = 3e-3

@@ -29,6 +29,8 @@ class ModelConfig:
       rope_theta: base of the rotary frequencies.
       norm_epsilon: added to the variance.
       dropout: share of zeros after the embedding and after each part; rounded to n/256.
+      init_stddev: of initial weights; GPT-2's 0.02 is small for a narrow model, which then starts
+        slowly: 1/sqrt(D) is a better choice there.
       attention: implementation, see `attention.attention`.
     """
 
@@ -48,6 +50,7 @@ class ModelConfig:
     rope_theta: float = 10000.0
     norm_epsilon: float = 1e-5
     dropout: float = 0.0
+    init_stddev: float = 0.02
     attention: Literal["auto", "reference", "blocks", "xla"] = "auto"
 
     def __post_init__(self) -> None:

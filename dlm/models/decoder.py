@@ -24,7 +24,7 @@ from jax import Array
 from dlm.core.errors import UserError
 from dlm.models.cache import Cache
 from dlm.models.config import ModelConfig
-from dlm.models.layers import STDDEV, Layers, Norm, Tokens, drop, rotation_of
+from dlm.models.layers import Layers, Norm, Tokens, drop, rotation_of
 
 
 class Embedding(nn.Module):
@@ -35,7 +35,8 @@ class Embedding(nn.Module):
     @nn.compact
     def __call__(self, tokens: Array, positions: Array, dtype: Any) -> Array:
         """Looks up [B, T] and returns [B, T, D]."""
-        config, initial = self.config, nn.initializers.normal(STDDEV)
+        config = self.config
+        initial = nn.initializers.normal(config.init_stddev)
         x = self.param("tokens", initial, (config.vocab_size, config.width))[tokens]
         if config.position == "learned":
             x = x + self.param("positions", initial, (config.max_length, config.width))[positions]
@@ -50,8 +51,9 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self) -> Array:
         """Returns the kernel [V, D]."""
-        shape = (self.config.vocab_size, self.config.width)
-        return self.param("kernel", nn.initializers.normal(STDDEV), shape)
+        config = self.config
+        initial = nn.initializers.normal(config.init_stddev)
+        return self.param("kernel", initial, (config.vocab_size, config.width))
 
 
 class Decoder(nn.Module):
@@ -102,7 +104,7 @@ class Model:
             raise UserError("model.vocab_size=0: give the number of tokens, or take a tokenizer's")
 
     def init(self, key: Array) -> dict:
-        """Draws parameters as GPT-2 does: normal(0.02), residual projections / sqrt(2 L)."""
+        """Draws parameters as GPT-2 does: normal, residual projections smaller by sqrt(2 L)."""
         one = jnp.ones((1, 1), jnp.int32)
         return self._decoder().init(key, one, 0 * one, one)["params"]
 

@@ -15,8 +15,6 @@ from dlm.models.cache import Cache, Slots, write
 from dlm.models.config import ModelConfig
 from dlm.models.dropout import dropout
 
-STDDEV = 0.02
-
 
 class Linear(nn.Module):
     """Holds a projection [*inputs, *outputs]; `product` applies it.
@@ -30,7 +28,7 @@ class Linear(nn.Module):
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     bias: bool
-    stddev: float = STDDEV
+    stddev: float
 
     @nn.compact
     def __call__(self, dtype: Any) -> tuple[Array, Array | None]:
@@ -120,11 +118,12 @@ class Attention(nn.Module):
         """Attends; keys and values are first written to `slots`, where there are any."""
         config = self.config
         width, heads, head_size = config.width, config.num_heads, config.head_size
+        kind = config.bias, config.init_stddev
         query, key, value = product(
             x,
-            Linear((width,), (heads, head_size), config.bias, name="query"),
-            Linear((width,), (config.kv_heads, head_size), config.bias, name="key"),
-            Linear((width,), (config.kv_heads, head_size), config.bias, name="value"),
+            Linear((width,), (heads, head_size), *kind, name="query"),
+            Linear((width,), (config.kv_heads, head_size), *kind, name="key"),
+            Linear((width,), (config.kv_heads, head_size), *kind, name="value"),
         )
         if tokens.rotation is not None:
             query, key = rotate(query, *tokens.rotation), rotate(key, *tokens.rotation)
@@ -164,10 +163,10 @@ class Mlp(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Maps [B, T, D] to [B, T, D], each token by itself."""
         config = self.config
-        ends = (config.width,), (config.ffn_size,)
-        up = Linear(*ends, config.bias, name="up")
+        ends, kind = ((config.width,), (config.ffn_size,)), (config.bias, config.init_stddev)
+        up = Linear(*ends, *kind, name="up")
         if config.mlp == "swiglu":
-            gate, value = product(x, Linear(*ends, config.bias, name="gate"), up)
+            gate, value = product(x, Linear(*ends, *kind, name="gate"), up)
             inner = jax.nn.silu(gate) * value
         else:
             inner = jax.nn.gelu(product(x, up)[0], approximate=True)
@@ -222,4 +221,4 @@ def drop(x: Array, tokens: Tokens, site: int, config: ModelConfig) -> Array:
 
 def _residual_stddev(config: ModelConfig) -> float:
     """GPT-2's: the 2 L parts that add to the residual stream start smaller (Radford 2019, 2.3)."""
-    return STDDEV / math.sqrt(2 * config.num_layers)
+    return config.init_stddev / math.sqrt(2 * config.num_layers)
