@@ -34,8 +34,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup = 0.04
-    config.train.steps = 3000
-    config.train.eval_every = 500
+    config.train.steps = 2400
+    config.train.eval_every = 400
     config.eval.splits = ("test", "test_unseen")
     config.eval.rollouts = 50
     return config
