@@ -33,7 +33,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup = 0.04
-    config.train.steps = 500
+    config.train.steps = 600
     config.train.eval_every = 100
     config.eval.splits = ("test", "test_unseen")
     config.eval.rollouts = 50

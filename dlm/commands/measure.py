@@ -11,8 +11,9 @@ from dlm.commands.start import source_run
 from dlm.evaluation.bleu import corpus_bleu, exact_match
 from dlm.evaluation.evaluate import ScoreStep, make_score_step, score_split
 from dlm.evaluation.predict import Prediction, predict, reply_text, spelled
-from dlm.evaluation.rollout import replay, success
+from dlm.evaluation.rollout import Replay, replay, success
 from dlm.evaluation.scores import figures as divide
+from dlm.generation.engine import Engine
 from dlm.losses.cross_entropy import cross_entropy
 
 
@@ -76,15 +77,22 @@ class Measure:
             measured.predictions[name] = predictions
             self._generated(measured, name, predictions)
             if settings.tools and settings.eval.rollouts:
-                replays = replay(
-                    [source[i] for i in range(min(settings.eval.rollouts, len(source)))],
-                    setup.open_world,
-                    engine,
-                    setup.tokenizer,
-                    settings.generate,
-                )
-                measured.figures[f"rollout/{name}/success"] = success(replays).value
+                measured.figures.update(self._live(engine, name))
         return measured
+
+    def _live(self, engine: Engine, split: str) -> dict[str, float]:
+        """Success of live replays of a split's first dialogues, in all and by task."""
+        setup, settings = self._setup, self._setup.settings
+        source = setup.split(split)
+        dialogues = [source[i] for i in range(min(settings.eval.rollouts, len(source)))]
+        replays = replay(dialogues, setup.open_world, engine, setup.tokenizer, settings.generate)
+        by_task: dict[str, list[Replay]] = {}
+        for dialogue, one in zip(dialogues, replays, strict=True):
+            by_task.setdefault(dialogue.task, []).append(one)
+        figures = {f"rollout/{split}/success": success(replays).value}
+        for task in sorted(filter(None, by_task)):
+            figures[f"rollout/{split}/task:{task}/success"] = success(by_task[task]).value
+        return figures
 
     def _generated(self, measured: Measured, split: str, predictions: list[Prediction]) -> None:
         if not predictions:

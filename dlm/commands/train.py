@@ -96,7 +96,7 @@ def train(options: Options) -> dict[str, float]:
         if best is not None and best != int(state.step):
             state = checkpoints.restore(best, state)
     after = measure.whole(state.params, settings.eval.splits)
-    after.figures["train/seconds"] = tracker.seconds
+    after.figures.update(tracker.figures())
     return write_results(setup, setup.workdir, before, after)
 
 

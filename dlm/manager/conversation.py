@@ -187,11 +187,11 @@ def _ask(
 
 def without_oldest_turn(dialogue: Dialogue) -> Dialogue | None:
     """Drops the oldest whole turn, as training does; None where it is the only one."""
-    oldest, *others = turns(dialogue)
-    if not others:
+    groups = turns(dialogue)
+    if len(groups) < 2:
         return None
     messages = enumerate(dialogue.messages)
-    kept = tuple(m for i, m in messages if i not in oldest or m.role in KEPT)
+    kept = tuple(m for i, m in messages if i not in groups[0] or m.role in KEPT)
     return replace(dialogue, messages=kept)
 
 

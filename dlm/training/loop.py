@@ -55,6 +55,12 @@ class TrainConfig:
     dtype: str = "float32"
     trainable: tuple[tuple[str, bool], ...] = ((".*", True),)
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "epochs", "accumulate", "log_every", "eval_every", "patience"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(f"train.{name}={value} must be above 0")
+
 
 class Batches(Protocol):
     """What the loop needs of the data: batch(step) is a pure function of the step."""
@@ -73,6 +79,8 @@ class Tracker:
       best: the best value of `train.metric` so far; None before the first evaluation.
       best_step: its step.
       bad: evaluations since then.
+      tokens: that the logged steps held.
+      supervised: positions of weight > 0 among them.
       window: the log line in the making.
     """
 
@@ -80,12 +88,30 @@ class Tracker:
     best: float | None = None
     best_step: int | None = None
     bad: int = 0
+    tokens: int = 0
+    supervised: int = 0
     window: Window = field(default_factory=Window)
 
     @staticmethod
     def load(saved: Mapping[str, Any]) -> Tracker:
         """The tracker that a checkpoint holds as `asdict`."""
         return Tracker(**{**saved, "window": Window(**saved["window"])})
+
+    def close_window(self) -> dict[str, float]:
+        """Ends the log line in the making: its figures; the next one begins."""
+        window, self.window = self.window, Window()
+        self.tokens += window.tokens
+        self.supervised += window.supervised
+        return window.figures()
+
+    def figures(self) -> dict[str, float]:
+        """Duration and speed of the run as far as it is logged, named `train/...`."""
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "train/seconds": self.seconds,
+            "train/tokens_per_second": self.tokens / seconds,
+            "train/supervised_tokens_per_second": self.supervised / seconds,
+        }
 
     def note(self, value: float, step: int, *, lower: bool) -> None:
         """Takes in one evaluation of the metric; NaN or an infinity never is the best."""
@@ -173,18 +199,17 @@ def run(
             pending.append((metrics, batch, steps))
             stopping = asked_to_stop()
             unread = 0 if stopping or updates >= evaluate_at else 1
-            window = tracker.window
             while len(pending) > unread:
                 read, read_batch, at = pending.popleft()
+                window = tracker.window
                 updates -= not window.add(read, read_batch, at)
                 seconds = clock.lap()
                 window.seconds += seconds
                 tracker.seconds += seconds
                 full = window.steps - window.empty >= config.log_every
                 if full or (updates >= evaluate_at and not pending):
-                    line = window.figures()
+                    line = tracker.close_window()
                     log.write(at, {"updates": updates - len(pending), **line})
-                    tracker.window = window = Window()
                     progress.update(updates, **shown(line))
             progress.update(updates)
 
