@@ -4,7 +4,8 @@
 
 Booking, corrections and cancellations, several bookings with values carried over, questions over
 one and several edges of the city's graph, requests out of scope, summaries. Hardware: two CPU
-cores. Time: within an hour.
+cores. Time: 40 minutes (on one core). Expected: 98 % of responses exactly right on held-out
+dialogues and on names that never occur in training.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python run.py train --config=configs/jsonl.py --config.data.path=my.jsonl
 
-Hardware: two CPU cores; the defaults take a few minutes for a few thousand short dialogues. The
-expected figure depends on the data: read `report.md` in the workdir.
+Hardware: two CPU cores. Time: a few minutes for a few thousand short dialogues. Expected: depends
+on the data; read `report.md` in the workdir.
 """
 
 from __future__ import annotations
