@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.init_stddev = 0.06
     config.model.max_length = 1024
 
-    config.optimizer.learning_rate = 3e-3
+    config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 0.04
     config.train.steps = 600
     config.train.eval_every = 100

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -63,7 +63,7 @@ def run(argv: list[str]) -> int:
         engine,
         setup.tokenizer,
         setup.open_world,
-        opening(begun),
+        replace(opening(begun), record=replace(begun, id="", messages=())),
         setup.settings.generate,
         input_stream=sys.stdin,
         output_stream=sys.stdout,
@@ -80,7 +80,7 @@ def pick(setup: Setup, name: str) -> Dialogue:
     """
     split, _, index = name.partition(":")
     source = setup.split(split)
-    if not index.isdigit() or int(index) >= len(source):
+    if not index.isdecimal() or int(index) >= len(source):
         raise UserError(f"--like={name}: give {split}:0 to {split}:{len(source) - 1}")
     return source[int(index)]
 

@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
     options = parse_options(rest, saved=True)
     if options.rest:
         raise UserError(f"data does not know {options.rest[0]!r}; see python run.py data --help")
-    if rows is not None and not rows.isdigit():
+    if rows is not None and not rows.isdecimal():
         raise UserError(f"--rows={rows} is no number of rows")
     show(Setup(options), split or "train", int(rows or 2))
     return 0
@@ -59,7 +59,10 @@ def show(setup: Setup, split: str, rows: int) -> None:
 
 def clean(argv: list[str]) -> int:
     """Deletes the encoded tokens of the cache that the config (or none) names."""
-    data = parse_options(argv).settings.data if argv else DataConfig()
+    options = parse_options(argv) if argv else None
+    if options and options.rest:
+        raise UserError(f"data {CLEAN} does not know {options.rest[0]!r}")
+    data = options.settings.data if options else DataConfig()
     freed = store.clean(cache_dir(data))
     print(f"deleted {freed / 1e6:,.1f} MB of encoded tokens in {cache_dir(data)}")
     return 0

@@ -22,7 +22,7 @@ from dlm.dialogue.template import message_text
 from dlm.generation.engine import Engine
 from dlm.manager import actions
 from dlm.manager.conversation import respond, run_batch
-from dlm.manager.events import from_dialogue, to_dialogue
+from dlm.manager.events import Failed, from_dialogue, to_dialogue
 
 TOGETHER = 64  # dialogues answered in one batch
 
@@ -51,8 +51,14 @@ def run(argv: list[str]) -> int:
             answered += answer(setup, engine, dialogues[start : start + TOGETHER])
             progress.update(len(answered))
     write_jsonl(target, answered)
-    print(f"{len(answered)} dialogues: {target}")
+    failed = sum(map(has_failed, answered))
+    print(f"{len(answered)} dialogues, {failed} of them with a response that failed: {target}")
     return 0
+
+
+def has_failed(dialogue: Dialogue) -> bool:
+    """Whether a response in it could not be used, so that an apology stands in its place."""
+    return any(isinstance(event, Failed) for event in from_dialogue(dialogue).events)
 
 
 def answer(setup: Setup, engine: Engine, dialogues: Sequence[Dialogue]) -> list[Dialogue]:

@@ -78,6 +78,10 @@ class Measure:
             self._generated(measured, name, predictions)
             if settings.tools and settings.eval.rollouts:
                 measured.figures.update(self._live(engine, name))
+                measured.signatures["success"] = (
+                    f"the first {settings.eval.rollouts} dialogues of a split, replayed live; the "
+                    "world ends as after the recorded calls, which may have changed nothing"
+                )
         return measured
 
     def _live(self, engine: Engine, split: str) -> dict[str, float]:
@@ -101,9 +105,15 @@ class Measure:
             [spelled(p.predicted) for p in predictions], [spelled(p.gold) for p in predictions]
         )
         measured.figures[f"{split}/exact_match"] = exact.value
+        config = self._setup.settings.generate
+        how = (
+            f"the first {self._setup.settings.eval.dialogues} dialogues of a split, from the gold "
+            f"history, {config.mode}{', constrained' if config.constrained else ''}"
+        )
+        measured.signatures["exact match"] = f"responses written word for word, {how}"
         replies = [(reply_text(p.predicted), reply_text(p.gold)) for p in predictions]
         pairs = [(ours or "", gold) for ours, gold in replies if gold is not None]
         if pairs:
             bleu, signature = corpus_bleu([p[0] for p in pairs], [p[1] for p in pairs])
             measured.figures[f"{split}/bleu"] = bleu
-            measured.signatures["bleu"] = signature
+            measured.signatures["bleu"] = f"{signature}, replies of {how}"

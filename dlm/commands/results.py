@@ -79,7 +79,7 @@ def counts(setup: Setup, split: str, pieces: Pieces) -> dict[str, float]:
         "tokens": held.tokens,
         "supervised": sum(held.supervised.values()),
         "dropped turns": held.dropped_turns,
-        "too long": sum(held.rejected.values()),
+        "left out": sum(held.rejected.values()),
         "bad records": setup.corpus.counts.get(split, {}).get("rejected", 0),
     }
 

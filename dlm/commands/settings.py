@@ -21,10 +21,10 @@ from dlm.training.optimizer import OptimizerConfig
 
 @dataclass(frozen=True)
 class Settings:
-    """One run, as `configs/NAME.py` describes it (DESIGN: a run).
+    """One run, as `configs/NAME.py` describes it.
 
     Attributes:
-      seed: drives initial weights, data order, dropout and sampling.
+      seed: drives initial weights, data order and dropout.
       init: where the weights come from; "scratch" = drawn anew from `model`.
       tools: module whose `world(dialogue)` gives the functions that calls execute; "" = none.
       policy: which messages are learned.

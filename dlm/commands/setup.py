@@ -130,24 +130,29 @@ class Setup:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer of the run that this one starts from, or its own.
+        """The workdir's own tokenizer, once a run has claimed the workdir.
 
-        Its own is made from the training texts, and kept in the workdir once a run has claimed it.
+        Before that: the one of the run that this one starts from, or made from the training texts.
         """
-        source = start.source_run(self.settings.init)
-        folder = (source or self.workdir) / TOKENIZER
-        claimed = (folder.parent / CONFIG_FILE).exists()
+        folder = self.workdir / TOKENIZER
+        claimed = (self.workdir / CONFIG_FILE).exists()
         if claimed and folder.exists():
             return Tokenizer.load(folder)
+        source = start.source_run(self.settings.init)
+        tokenizer = self._new_tokenizer() if source is None else Tokenizer.load(source / TOKENIZER)
+        if claimed:
+            tokenizer.save(folder)
+        return tokenizer
+
+    def _new_tokenizer(self) -> Tokenizer:
         texts: list[str] = []
         entities: set[str] = set()
         for dialogue in self.split("train"):
             texts.extend(message_text(message) for message in dialogue.messages)
-            entities.update(dialogue.meta.get("entities", ()))
-        tokenizer = make_tokenizer(texts, entities, self.settings.tokenizer)
-        if claimed:
-            tokenizer.save(folder)
-        return tokenizer
+            named = dialogue.meta.get("entities")
+            if isinstance(named, list | tuple):  # a user's field of that name may hold anything
+                entities.update(name for name in named if isinstance(name, str))
+        return make_tokenizer(texts, entities, self.settings.tokenizer)
 
     @cached_property
     def model(self) -> Model:
@@ -215,7 +220,8 @@ class Setup:
 
     def initial_params(self) -> dict:
         """The parameters before the first update."""
-        return start.initial_params(self.settings, self.model)
+        digest = self.tokenizer.digest
+        return start.initial_params(self.settings, self.model, tokenizer=digest)
 
     def trained_params(self) -> dict:
         """The parameters of the workdir's best checkpoint.
@@ -228,9 +234,9 @@ class Setup:
         return start.trained_params(self.workdir, self.model, tokenizer=digest)
 
     def engine(self, params: dict) -> Engine:
-        """A generation engine over the given parameters."""
+        """A generation engine over the given parameters; it reads no more than training shows."""
         return Engine(
-            self.model, params, self.tokenizer.control("<|pad|>"), self.model.config.max_length
+            self.model, params, self.tokenizer.control("<|pad|>"), self.settings.data.length
         )
 
 

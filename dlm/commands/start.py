@@ -55,16 +55,17 @@ def model_config(settings: Settings) -> ModelConfig:
     return replace(shape, **changed)
 
 
-def initial_params(settings: Settings, model: Model) -> dict[str, Any]:
+def initial_params(settings: Settings, model: Model, **digests: str) -> dict[str, Any]:
     """The parameters before the first update, float32.
 
     Raises:
-      UserError: the run of `init` has no checkpoint, or its shapes differ.
+      UserError: the run of `init` has no checkpoint, its shapes differ, or it belongs to other
+        `digests`.
     """
     run = source_run(settings.init)
     if run is None:
         return model.init(jax.random.key(settings.seed))
-    return trained_params(run, model)
+    return trained_params(run, model, **digests)
 
 
 def trained_params(workdir: Path, model: Model, **digests: str) -> dict[str, Any]:

@@ -81,6 +81,10 @@ def train(options: Options) -> dict[str, float]:
             state = checkpoints.restore(restored, state)
             tracker = loop.Tracker.load(checkpoints.extra(restored))
         with MetricsLog(setup.workdir, restored=restored) as log:
+            if restored is None:  # a metric that is not there is refused before anything is learned
+                figures = measure.forced(params, "validation")
+                loop.look_up(figures, settings.train.metric)
+                log.write(0, {"updates": 0, **figures})
             state = loop.run(
                 step,
                 state,
@@ -103,13 +107,13 @@ def train(options: Options) -> dict[str, float]:
 def claim_workdir(setup: Setup) -> None:
     """Writes the config into the workdir; refuses one that holds the run of another config.
 
-    A workdir without a checkpoint holds no run yet: what an earlier start left there goes.
+    A workdir without a whole checkpoint holds no run yet: what an earlier start left there goes.
 
     Raises:
       UserError: names the fields that differ.
     """
     workdir, path = setup.workdir, setup.workdir / CONFIG_FILE
-    if (workdir / CHECKPOINTS).is_dir() and path.exists():
+    if any((workdir / CHECKPOINTS).glob("*/manifest.json")) and path.exists():
         saved, given = flat(read_json(path)), flat(setup.resolved)
         names = (saved.keys() | given.keys()) - FREE
         differing = sorted(name for name in names if saved.get(name) != given.get(name))
@@ -145,7 +149,10 @@ def total_updates(setup: Setup, batches: Batches) -> int:
     """
     config = setup.settings.train
     if (config.steps is None) == (config.epochs is None):
-        raise UserError("give exactly one of train.steps and train.epochs")
+        raise UserError(
+            "give exactly one of train.steps and train.epochs; unset the other, for instance "
+            "--config.train.epochs=None"
+        )
     if config.steps is not None:
         return config.steps
     return max(1, math.ceil((config.epochs or 0.0) * batches.num_steps()))
@@ -155,5 +162,6 @@ def measure_before(setup: Setup, measure: Measure) -> dict[str, float]:
     """The figures of the model as it starts; kept in the workdir, so that a resume reads them."""
     path = setup.workdir / BEFORE
     if not path.exists():
-        write_json(path, measure.before(setup.settings.eval.splits))
+        figures = measure.before(setup.settings.eval.splits)
+        write_json(path, {name: value for name, value in figures.items() if math.isfinite(value)})
     return read_json(path)

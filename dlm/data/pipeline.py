@@ -15,7 +15,7 @@ from dlm.data.batch import TOKEN_FIELDS, Batch, empty_batch
 from dlm.data.packing import Packing, Plan
 from dlm.data.store import Pieces
 
-FILE_OPTIONS = ("path", "format", "validation_path", "test_path")
+FILE_OPTIONS = ("path", "format", "validation_path", "test_path", "on_bad_record")
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,20 @@ class DataConfig:
     test_path: str = ""
     cache_dir: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("length", "rows"):
+            if getattr(self, name) < 1:
+                raise UserError(f"data.{name}={getattr(self, name)} must be at least 1")
+
     def corpus_options(self) -> dict[str, Any]:
-        """The options handed to the corpus: `options`, and for `jsonl` the fields on files."""
-        options = dict(self.options)
-        if self.name == "jsonl":
-            files = {name: getattr(self, name) for name in FILE_OPTIONS}
-            given = {name: value for name, value in files.items() if value}
-            options = {**given, "on_bad_record": self.on_bad_record, **options}
-        return options
+        """The options handed to the corpus: `options`, and the fields on files that are set.
+
+        A corpus without such an option refuses it.
+        """
+        default = DataConfig.__dataclass_fields__
+        fields = {name: getattr(self, name) for name in FILE_OPTIONS}
+        given = {name: value for name, value in fields.items() if value != default[name].default}
+        return {**given, **self.options}
 
 
 class Batches:

@@ -14,7 +14,10 @@ from dlm.dialogue.template import message_text
 from dlm.evaluation.pages import Page, Table, html_page, markdown_page
 from dlm.evaluation.plots import learning_curve
 
-BEFORE, LIVE, RUN = "before/", "rollout/", "train/"
+BEFORE, LIVE = "before/", "rollout/"
+RUN = tuple(
+    f"train/{what}" for what in ("seconds", "tokens_per_second", "supervised_tokens_per_second")
+)
 # Known metrics, in the order of the tables; others follow by name. All but two are shares.
 METRICS = (
     "loss",
@@ -148,12 +151,12 @@ def _page(report: Report) -> Page:
     """Sorts the flat figures into tables."""
     after = {name: v for name, v in report.figures.items() if not name.startswith(BEFORE)}
     before = {name[len(BEFORE) :]: v for name, v in report.figures.items() if name not in after}
-    scored = [name for name in {**before, **after} if not name.startswith((LIVE, RUN))]
+    scored = [name for name in {**before, **after} if not name.startswith(LIVE) and name not in RUN]
     tables = [_split_table(scored, before, after)]
     tables += [_scope_table(scored, before, after, kind) for kind in ("channel", "task")]
     live = {name[len(LIVE) :]: v for name, v in after.items() if name.startswith(LIVE)}
     tables.append(_list_table("Live, on the model's own history", "figure", live))
-    run = {name[len(RUN) :]: value for name, value in after.items() if name.startswith(RUN)}
+    run = {name.removeprefix("train/"): after[name] for name in RUN if name in after}
     tables.append(_list_table("The run", "figure", run))
     tables.append(_counts_table(report.counts))
     samples = [

@@ -36,7 +36,7 @@ class ResponseGrammar:
     """One response: assistant messages from the prompt's end to the end of a call or a reply.
 
     A response starts after the assistant's header; between its messages the header is forced.
-    With `constrained`, channels come in their order (DESIGN: the interactive format), a call is
+    With `constrained`, channels come in their order, a call is
     JSON as the template writes it, with a known tool's name and arguments after its schema, and
     all text is well-formed UTF-8. Without, whatever the model writes up to a terminator is taken.
 

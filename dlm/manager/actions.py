@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import threading
 from collections.abc import Mapping
@@ -98,10 +97,16 @@ def rebuild(world: World, conversation: Conversation) -> World:
     Returns:
       World: the same object.
     """
-    events = conversation.events
-    for event, following in itertools.pairwise(events):
-        if isinstance(event, Called) and isinstance(following, Returned) and following.ok:
-            execute(world, event)
+    waiting: list[Called] = []
+    for event in conversation.events:
+        if isinstance(event, Called):
+            waiting.append(event)
+        elif isinstance(event, Returned):
+            call = next((call for call in waiting if call.name == event.name), None)
+            if call is not None:
+                waiting.remove(call)
+                if event.ok:
+                    execute(world, call)
     return world
 
 

@@ -1,6 +1,6 @@
 """The train loop: one loop for everything; what varies is passed in.
 
-Two counters run through it (DESIGN: the train step): `step` counts batches and drives the data
+Two counters run through it: `step` counts batches and drives the data
 order and the random keys; `updates` counts optimiser updates and drives the schedule, the
 intervals and the end of the run. They differ only where the step refused an update.
 """
@@ -25,6 +25,8 @@ from dlm.training.log import MetricsLog
 from dlm.training.step import State, StepMetrics
 from dlm.training.window import Clock, Window, describe
 
+DTYPES = ("float32", "bfloat16")
+MAX_EMPTY = 1000  # steps of one log line without an update, after which a run is given up
 EVALUATED = ("validation/loss", "validation/token_accuracy", "validation/response_accuracy")
 
 
@@ -60,6 +62,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"train.{name}={value} must be above 0")
+        if self.dtype not in DTYPES:
+            raise UserError(f"train.dtype={self.dtype!r}: choose one of {', '.join(DTYPES)}")
 
 
 class Batches(Protocol):
@@ -129,15 +133,27 @@ def lower_is_better(metric: str) -> bool:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT or SIGTERM into a request to stop, read between two steps."""
+    """Turns the first SIGINT or SIGTERM into a request to stop, read between two steps.
+
+    A second one acts at once, as it did before.
+    """
     asked = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(s, lambda *_: asked.append(True)) for s in signals]
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(*_: object) -> None:
+        asked.append(True)
+        restore()
+
+    for number in before:
+        signal.signal(number, ask)
     try:
         yield lambda: bool(asked)
     finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+        restore()
 
 
 class Interrupted(KeyboardInterrupt):
@@ -178,7 +194,8 @@ def run(
 
     Raises:
       Interrupted: SIGINT or SIGTERM came; the state was saved first.
-      UserError: a gradient was not finite, or the metric is not among the figures.
+      UserError: a gradient was not finite, the metric is not among the figures, or step after
+        step has nothing to learn.
     """
     steps, updates = int(state.step), int(state.updates)
     evaluate_at = interval_end(updates, config.eval_every, total_updates)
@@ -203,6 +220,11 @@ def run(
                 read, read_batch, at = pending.popleft()
                 window = tracker.window
                 updates -= not window.add(read, read_batch, at)
+                if window.empty == window.steps >= MAX_EMPTY:
+                    raise UserError(
+                        f"{MAX_EMPTY} steps in a row had nothing to learn; look at policy, weights "
+                        "and loss.args"
+                    )
                 seconds = clock.lap()
                 window.seconds += seconds
                 tracker.seconds += seconds

@@ -1,0 +1,124 @@
+"""The benchmark of the train step, at a tiny size: its rows and figures. Time is not asserted."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+TINY = ["--rows=2", "--length=67", "--layers=1", "--width=64", "--vocab=101", "--steps=2"]
+FIGURES = {
+    "supervised",
+    "ms/step",
+    "tokens/s",
+    "supervised/s",
+    "GFLOP/s",
+    "ceiling",
+    "memory MB",
+    "compile s",
+    "first loss",
+}
+
+
+@pytest.fixture
+def bench(monkeypatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import bench_train
+
+    return bench_train
+
+
+def run(bench: ModuleType, monkeypatch, *args: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench_train.py", *TINY, *args])
+    bench.main()
+
+
+def assert_sound(row: dict, share: float) -> None:
+    """Every figure is there, and the rates follow from the time and the counts."""
+    assert row.keys() == {"what", *FIGURES}
+    assert row["supervised"] == share
+    assert row["first loss"] == pytest.approx(math.log(101), abs=0.2)
+    seconds = row["ms/step"] / 1e3
+    assert row["tokens/s"] * seconds == pytest.approx(2 * 67)
+    learned = {1.0: 2 * 66, 0.25: 2 * 16}[share]  # the last token of a row has none after it
+    assert row["supervised/s"] * seconds == pytest.approx(learned)
+    assert row["GFLOP/s"] > 0
+    assert row["ceiling"] > 0
+    assert row["memory MB"] > 0
+
+
+def test_both_sides_and_their_ratio(bench, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    run(bench, monkeypatch, "--supervised=0.25", "--json")
+    ours, theirs, ratio = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert [row["what"] for row in (ours, theirs, ratio)] == ["dlm", "transformers", "ratio"]
+    assert_sound(ours, 0.25)
+    assert_sound(theirs, 0.25)
+    assert ratio["tokens/s"] == pytest.approx(theirs["ms/step"] / ours["ms/step"])
+    assert ratio["memory MB"] == pytest.approx(ours["memory MB"] / theirs["memory MB"])
+
+
+def test_without_torch_ours_alone(bench, monkeypatch, capsys):
+    """A missing library is said on stderr; what is printed is a table of our rows."""
+    find = bench.importlib.util.find_spec
+    monkeypatch.setattr(
+        bench.importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
+    )
+    run(bench, monkeypatch, "--supervised=1")
+    out, err = capsys.readouterr()
+    assert "torch or transformers is not installed: ours alone" in err
+    header, *rows = out.splitlines()
+    assert [row.split()[:2] for row in rows] == [["dlm", "1"]]
+    assert all(name in header for name in FIGURES)
+
+
+def test_a_side_works_only_when_asked(bench, monkeypatch):
+    """While one side works the other waits: nothing is computed before it is asked for."""
+    events = []
+
+    def session(*args):
+        for _ in range(3):
+            events.append("works")
+            yield args
+
+    class Pipe:
+        asked = iter([True, True, False])
+
+        def recv(self) -> bool:
+            events.append("asked")
+            return next(self.asked)
+
+        def send(self, result) -> None:
+            assert result == ("dlm", 7)
+
+    monkeypatch.setattr(bench, "session", session)
+    bench.serve(Pipe(), "dlm", 7)
+    assert events == ["asked", "works", "asked", "works", "asked"]
+
+
+@pytest.mark.parametrize(("share", "learned"), [(1.0, 3 * 199), (0.25, 3 * 48), (0.5, 3 * 96)])
+def test_supervised_tokens_come_in_runs(bench, share, learned):
+    """The end of every turn of 64 tokens, of the same share of it."""
+    weights = bench.fixed_batch(bench.Sizes(rows=3, length=200, vocab=11), share).loss_weights
+    assert weights.sum() == learned
+    starts = np.flatnonzero(np.diff(weights[0], prepend=0) > 0)
+    expected = [0] if share == 1 else [64 * turn + 64 * (1 - share) for turn in range(3)]
+    np.testing.assert_array_equal(starts, expected)
+
+
+def test_useful_operations(bench):
+    """Counted product by product: (rows, inner, columns) of each forward, three times as many."""
+    rows, length, layers, width, vocab, learned = 2, 16, 3, 64, 101, 5
+    tokens = rows * length
+    matrices = [(tokens, width, n * width) for n in (3, 1, 4, 4)] * layers
+    attention = [(rows * length // 2, width, length)] * 2 * layers
+    products = [*matrices, *attention, (learned, width, vocab)]
+    sizes = bench.Sizes(rows, length, layers, width, vocab)
+    assert bench.useful_flop(sizes, learned) == 3 * sum(2 * math.prod(p) for p in products)
