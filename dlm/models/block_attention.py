@@ -1,11 +1,11 @@
-"""Attention for CPUs: one key/value head at a time, blocks of queries, plain 2-D products.
+"""Attention for CPUs: one block of queries of one key/value head at a time, plain 2-D products.
 
-XLA's batched small products are slow on a CPU, so each (row, key/value head) is a scan step and
-its G query heads are stacked into the rows of one product. A block of queries reads the keys from
-the first block that shares a segment with it up to its own: nothing above the diagonal and, in
-packed rows, nothing before the block's first segment is computed. Only the output and the
-log-sum-exp are kept; the gradient makes the probabilities again (Dao 2023, arXiv:2307.08691,
-section 3.1):
+XLA's batched small products are slow on a CPU, so each (row, key/value head) is a scan step, each
+block of its queries a step within, and the G query heads are stacked into the rows of one product.
+A block reads the keys from the first block that shares a segment with it up to its own: nothing
+above the diagonal and, in packed rows, nothing before the block's first segment is computed. Only
+the output and the log-sum-exp are kept; the gradient makes the probabilities again (Dao 2023,
+arXiv:2307.08691, section 3.1):
 
     p = exp(q k' - lse)   dv = p' do   ds = p * (do v' - sum(do * o))   dq = ds k   dk = ds' q
 
@@ -15,9 +15,9 @@ segment a row 57 / 36, four 34 / 17; [B 8, N 6, T 512, H 64] one 132 / 106, four
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,28 +46,29 @@ def block_attention(
 def _forward(
     query: Array, key: Array, value: Array, segments: Array, positions: Array
 ) -> tuple[Array, tuple[Any, ...]]:
-    query = query * query.shape[-1] ** -0.5
-    heads = _split_queries(query, key.shape[2]), _split(key), _split(value)
-    segments, positions = jnp.asarray(segments), jnp.asarray(positions)
+    scaled = query * query.shape[-1] ** -0.5
+    heads = _split_queries(scaled, key.shape[2]), _split(key), _split(value)
+    segments, positions = _pad(jnp.asarray(segments)), _pad(jnp.asarray(positions))
     tokens = segments, positions, _first_blocks(segments)
-    outs, log_sums = _scan_heads(_head_forward, heads, tokens)
-    out, log_sums = jnp.concatenate(outs, axis=2), jnp.concatenate(log_sums, axis=2)
-    return _join_queries(out, query.shape), (heads, tokens, out, log_sums)
+    out, log_sums = _scan_heads(_head_forward, heads, tokens)
+    out = _join_queries(out, query.shape)
+    return out, (heads, tokens, out, log_sums)
 
 
 def _backward(residuals: tuple[Any, ...], d_out: Array) -> tuple[Array | None, ...]:
     heads, tokens, out, log_sums = residuals
-    batch, width = d_out.shape[0], d_out.shape[-1]
-    num_kv_heads = heads[1].shape[0] // batch
-    d_heads = _split_queries(d_out, num_kv_heads)
-    inner = jnp.einsum("...h,...h->...", out, d_heads, preferred_element_type=log_sums.dtype)
+    batch, length, _, width = d_out.shape
+    kv_heads = heads[1].shape[0] // batch
+    inner = jnp.sum(out * d_out, axis=-1, keepdims=True, dtype=log_sums.dtype)
+    d_heads, inner = _split_queries(d_out, kv_heads), _split_queries(inner, kv_heads)[..., 0]
     # Transposed here, all heads at once, and not block by block.
     turned = jnp.swapaxes(heads[0], 2, 3), jnp.swapaxes(d_heads, 2, 3)
-    d_queries, d_key, d_value = _scan_heads(
+    d_query, d_key, d_value = _scan_heads(
         _head_backward, (*heads, d_heads, log_sums, inner, *turned), tokens
     )
-    d_query = _join_queries(jnp.concatenate(d_queries, axis=2), d_out.shape) * width**-0.5
-    d_key, d_value = (_join(jnp.swapaxes(x, 1, 2), batch) for x in (d_key, d_value))
+    d_query = _join_queries(d_query, d_out.shape) * width**-0.5
+    shape = batch, length, kv_heads, width
+    d_key, d_value = (_join(jnp.swapaxes(x, 1, 2), shape) for x in (d_key, d_value))
     return d_query, d_key, d_value, None, None
 
 
@@ -76,21 +77,22 @@ block_attention.defvjp(_forward, _backward)
 
 def _head_forward(
     query: Array, key: Array, value: Array, segments: Array, positions: Array, first_blocks: Array
-) -> tuple[Sequence[Array], ...]:
+) -> tuple[Array, Array]:
     """One key/value head, query [G, T, H]: output [G, T, H] and log-sum-exp [G, T]."""
 
-    def attend(queries: slice, keys: slice) -> tuple[Array, ...]:
+    def attend(sums: tuple[()], queries: _Window, keys: _Window) -> tuple[tuple[()], Any]:
         mask = _allowed(segments, positions, queries, keys)
-        scores = _scores(query[:, queries], key[keys])
+        scores = _scores(queries.of(query, 1), keys.of(key))
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
         highest = jnp.max(scores, axis=-1, keepdims=True)
         weights = jnp.where(mask, jnp.exp(scores - highest), 0)
         total = jnp.sum(weights, axis=-1, keepdims=True)
         total = jnp.where(total > 0, total, 1)
-        out = _product("gts,sh->gth", weights.astype(value.dtype), value[keys]) / total
-        return out.astype(query.dtype), (highest + jnp.log(total))[..., 0]
+        out = _product("gts,sh->gth", weights.astype(value.dtype), keys.of(value)) / total
+        return sums, (out.astype(query.dtype), (highest + jnp.log(total))[..., 0])
 
-    return _sweep_blocks(attend, query.shape[1], first_blocks)
+    _, (outs, log_sums) = _sweep_blocks(attend, (), first_blocks, query.shape[1])
+    return _rows(outs), _rows(log_sums)
 
 
 def _head_backward(
@@ -105,48 +107,73 @@ def _head_backward(
     segments: Array,
     positions: Array,
     first_blocks: Array,
-) -> tuple[Sequence[Array], Array, Array]:
-    """Gradients of one key/value head: query [G, T, H], key and value [T, H]."""
+) -> tuple[Array, Array, Array]:
+    """Gradients of one key/value head: of the query [G, T, H], of key and value [H, T]."""
     length, dtype = query.shape[1], query.dtype
 
-    def pull(queries: slice, keys: slice) -> tuple[Array, ...]:
-        rows, d_rows = query[:, queries], d_out[:, queries]
+    def pull(sums: Any, queries: _Window, keys: _Window) -> tuple[tuple[Array, Array], Array]:
+        rows, d_rows = queries.of(query, 1), queries.of(d_out, 1)
+        columns = keys.of(key)
         mask = _allowed(segments, positions, queries, keys)
-        weights = jnp.exp(_scores(rows, key[keys]) - log_sums[:, queries, None])
+        weights = jnp.exp(_scores(rows, columns) - queries.of(log_sums, 1)[..., None])
         weights = jnp.where(mask, weights, 0)
-        d_scores = weights * (_scores(d_rows, value[keys]) - inner[:, queries, None])
+        d_scores = weights * (_scores(d_rows, keys.of(value)) - queries.of(inner, 1)[..., None])
         d_scores, weights = d_scores.astype(dtype), weights.astype(dtype)
-        d_query = _product("gts,sh->gth", d_scores, key[keys])
-        d_key = _product("ght,gts->hs", turned_query[:, :, queries], d_scores)
-        d_value = _product("ght,gts->hs", turned_d_out[:, :, queries], weights)
-        place = ((0, 0), (keys.start, length - keys.stop))
-        return d_query.astype(dtype), jnp.pad(d_key, place), jnp.pad(d_value, place)
+        d_query = _product("gts,sh->gth", d_scores, columns)
+        d_key = _product("ght,gts->hs", queries.of(turned_query, 2), d_scores)
+        d_value = _product("ght,gts->hs", queries.of(turned_d_out, 2), weights)
+        return (keys.add(d_key, sums[0]), keys.add(d_value, sums[1])), d_query.astype(dtype)
 
-    d_queries, d_keys, d_values = _sweep_blocks(pull, length, first_blocks)
-    d_key, d_value = (functools.reduce(jnp.add, parts) for parts in (d_keys, d_values))
-    return d_queries, d_key.astype(dtype), d_value.astype(dtype)
+    zeros = jnp.zeros((key.shape[1], length), log_sums.dtype)
+    (d_key, d_value), d_queries = _sweep_blocks(pull, (zeros, zeros), first_blocks, length)
+    return _rows(d_queries), d_key.astype(dtype), d_value.astype(dtype)
 
 
-def _sweep_blocks(work: Callable, length: int, first_blocks: Array) -> tuple[Sequence[Array], ...]:
-    """Runs `work(queries, keys)` for each block of queries; its results, listed by block.
+class _Window(NamedTuple):
+    """A stretch of tokens: its start is known when it runs, its size before."""
 
-    Keys go from the first block needed to the queries' own, a branch for each; a block of padding
-    gives zeros.
+    start: Array
+    size: int
+
+    def of(self, x: Array, axis: int = 0) -> Array:
+        return lax.dynamic_slice_in_dim(x, self.start, self.size, axis)
+
+    def add(self, part: Array, whole: Array) -> Array:
+        """Adds [H, size] to this stretch of [H, T]."""
+        return lax.dynamic_update_slice_in_dim(whole, self.of(whole, 1) + part, self.start, 1)
+
+
+def _sweep_blocks(work: Callable, sums: Any, first_blocks: Array, length: int) -> tuple[Any, Any]:
+    """Runs `work(sums, queries, keys)` for each block of queries, which gives (sums, results).
+
+    Keys go from the first block needed to the queries' own, a branch for each number of blocks; a
+    block of padding changes no sums and gives zeros.
+
+    Returns:
+      The last sums, and the results of the blocks, stacked.
     """
-    blocks, results = _blocks(length), []
-    for i, queries in enumerate(blocks):
+    count = first_blocks.shape[0]
+    size = length // count
+
+    def step(sums: Any, item: tuple[Array, Array]) -> tuple[Any, Any]:
+        i, first = item
+        queries = _Window(i * size, size)
         branches = [
-            functools.partial(work, queries, slice(b.start, queries.stop)) for b in blocks[: i + 1]
+            partial(work, queries=queries, keys=_Window((i + 1 - n) * size, n * size))
+            for n in range(1, count + 1)
         ]
-        shapes = jax.eval_shape(branches[0])
-        nothing = functools.partial(jax.tree.map, lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        results.append(lax.switch(first_blocks[i], [*branches, nothing]))
-    return tuple(zip(*results, strict=True))
+
+        def nothing(sums: Any) -> tuple[Any, Any]:
+            _, shapes = jax.eval_shape(branches[0], sums)
+            return sums, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+        return lax.switch(i + 1 - first, [nothing, *branches], sums)
+
+    return lax.scan(step, sums, (jnp.arange(count), first_blocks))
 
 
-def _blocks(length: int) -> list[slice]:
-    size = 64 if length <= 256 else 128
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+def _num_blocks(length: int) -> int:
+    return -(-length // (64 if length <= 256 else 128))
 
 
 def _first_blocks(segments: Array) -> Array:
@@ -155,11 +182,11 @@ def _first_blocks(segments: Array) -> Array:
     Two blocks meet if their ranges of segment numbers overlap: never too few, and in the order of
     a packer, who numbers segments along the row, never too many.
     """
-    blocks = _blocks(segments.shape[1])
-    least = jnp.where(segments > 0, segments, jnp.iinfo(segments.dtype).max)
-    lowest = jnp.stack([jnp.min(least[:, b], axis=1) for b in blocks], axis=1)
-    highest = jnp.stack([jnp.max(segments[:, b], axis=1) for b in blocks], axis=1)
-    number = jnp.arange(len(blocks))
+    batch, length = segments.shape
+    blocks = segments.reshape(batch, _num_blocks(length), -1)
+    lowest = jnp.min(jnp.where(blocks > 0, blocks, jnp.iinfo(blocks.dtype).max), axis=2)
+    highest = jnp.max(blocks, axis=2)
+    number = jnp.arange(blocks.shape[1])
     meets = (
         (lowest[:, None, :] <= highest[:, :, None])
         & (highest[:, None, :] >= lowest[:, :, None])
@@ -168,10 +195,10 @@ def _first_blocks(segments: Array) -> Array:
     return jnp.where(jnp.any(meets, axis=2), jnp.argmax(meets, axis=2), number + 1)
 
 
-def _allowed(segments: Array, positions: Array, queries: slice, keys: slice) -> Array:
-    mine = segments[queries, None]
-    same = (mine == segments[None, keys]) & (mine > 0)
-    return same & (positions[None, keys] <= positions[queries, None])
+def _allowed(segments: Array, positions: Array, queries: _Window, keys: _Window) -> Array:
+    mine = queries.of(segments)[:, None]
+    same = (mine == keys.of(segments)) & (mine > 0)
+    return same & (keys.of(positions) <= queries.of(positions)[:, None])
 
 
 def _scores(rows: Array, columns: Array) -> Array:
@@ -197,22 +224,37 @@ def _scan_heads(
     return lax.scan(step, None, (*heads, rows))[1]
 
 
+def _rows(blocks: Array) -> Array:
+    """[blocks, G, C, ...] to [G, T, ...]."""
+    x = jnp.swapaxes(blocks, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
+def _pad(x: Array) -> Array:
+    """[B, T, ...] with T rounded up to equal blocks."""
+    length = x.shape[1]
+    more = -length % _num_blocks(length)
+    return jnp.pad(x, ((0, 0), (0, more)) + ((0, 0),) * (x.ndim - 2))
+
+
 def _split(x: Array) -> Array:
-    """[B, T, K, H] to [B K, T, H]."""
+    """[B, T, K, H] to [B K, T, H], padded."""
+    x = _pad(x)
     batch, length, heads, width = x.shape
     return x.transpose(0, 2, 1, 3).reshape(batch * heads, length, width)
 
 
-def _join(x: Array, batch: int) -> Array:
-    """[B K, T, H] to [B, T, K, H]."""
-    return x.reshape(batch, -1, *x.shape[1:]).transpose(0, 2, 1, 3)
+def _join(x: Array, shape: tuple[int, ...]) -> Array:
+    """[B K, T, H] to `shape` [B, T, K, H]."""
+    return x.reshape(shape[0], -1, *x.shape[1:]).transpose(0, 2, 1, 3)[:, : shape[1]]
 
 
 def _split_queries(x: Array, num_kv_heads: int) -> Array:
-    """[B, T, N, H] to [B K, G, T, H]."""
-    return _split(x).reshape(x.shape[0] * num_kv_heads, -1, x.shape[1], x.shape[3])
+    """[B, T, N, H] to [B K, G, T, H], padded."""
+    x, batch = _split(x), x.shape[0]
+    return x.reshape(batch * num_kv_heads, -1, *x.shape[1:])
 
 
 def _join_queries(x: Array, shape: tuple[int, ...]) -> Array:
     """[B K, G, T, H] to `shape` [B, T, N, H]."""
-    return _join(x.reshape(-1, *x.shape[2:]), shape[0])
+    return _join(x.reshape(-1, *x.shape[2:]), shape)

@@ -190,6 +190,25 @@ def test_a_run_starts_from_another(folder, workdir):
     assert summary["validation/loss"] == pytest.approx(first["validation/loss"], rel=1e-2)
 
 
+def test_a_chain_of_runs_keeps_its_tokenizer(folder, workdir):
+    """The third run reads the second one's tokenizer, which is the first one's, and no other."""
+    quick = {"data.on_bad_record": "skip", "train.steps": 1, "train.eval_every": None}
+    for name, source in (("second", workdir), ("third", folder / "second")):
+        assert run.guarded(["train", *flags(folder, name, init=source, **quick)]) == 0
+    first, second, third = (
+        (folder / name / "tokenizer" / "tokenizer.json").read_bytes()
+        for name in ("done", "second", "third")
+    )
+    assert first == second == third
+
+
+def test_a_metric_that_is_not_there_is_refused_before_training(folder, capsys):
+    changes = {"data.on_bad_record": "skip", "train.metric": "validation/blue"}
+    assert run.guarded(["train", *flags(folder, "metric", **changes)]) == 2
+    assert "train.metric='validation/blue' is not evaluated" in capsys.readouterr().err
+    assert not (folder / "metric" / "checkpoints").exists()
+
+
 def test_clean_cache_deletes_the_encoded_tokens_alone(folder, tmp_path, capsys):
     copied = shutil.copytree(folder / "cache", tmp_path / "cache")
     words = [word for word in flags(folder, "x") if "cache_dir" not in word]

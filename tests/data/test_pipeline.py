@@ -188,14 +188,20 @@ def test_no_dialogue_is_an_error_that_names_the_split(build):
         batches_of(build(source=[]))
 
 
-def test_file_options_go_to_the_jsonl_corpus():
+def test_file_options_go_to_the_corpus():
+    """What is set, and nothing else, so that a corpus without such an option refuses it."""
     config = DataConfig(path="a.jsonl", on_bad_record="skip", options={"validation_share": 0.2})
     assert config.corpus_options() == {
         "path": "a.jsonl",
-        "format": "dlm",
         "on_bad_record": "skip",
         "validation_share": 0.2,
     }
     assert DataConfig(name="concierge", options={"skills": ("booking",)}).corpus_options() == {
         "skills": ("booking",)
     }
+
+
+@pytest.mark.parametrize("name", ["length", "rows"])
+def test_sizes_are_positive(name):
+    with pytest.raises(UserError, match=rf"data\.{name}=0 must be at least 1"):
+        DataConfig(**{name: 0})

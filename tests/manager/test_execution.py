@@ -138,3 +138,14 @@ def test_rebuild_repeats_the_calls_that_succeeded():
     events.append(call("book", place="never answered"))
     again = rebuild(Bookings(), Conversation(tuple(events)))
     assert again.state() == world.state() == [["a", 2], ["b", 5]]
+
+
+def test_rebuild_pairs_calls_and_results_that_come_together():
+    """call, call, result, result: each result belongs to the first waiting call of its name."""
+    events = (
+        call("book", place="Rome"),
+        call("book", place="Oslo"),
+        Returned(name="book", content="full", ok=False),
+        Returned(name="book", content="booked Oslo"),
+    )
+    assert rebuild(Bookings(), Conversation(events)).state() == [["Oslo", 2]]
