@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dlm.data.packing import Packing, efficiency, lower_bound
 from dlm.data.pipeline import Batches
 from dlm.data.store import Pieces, build_or_load
+from dlm.dialogue.builtin_template import BuiltinTemplate
 from dlm.dialogue.encoding import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.tokenizer import TokenizerConfig, train
@@ -73,13 +74,13 @@ def generated(number: int) -> list[Dialogue]:
 def encodings(dialogues: list[Dialogue], folder: str) -> Iterator[dict[str, Any]]:
     """Encoding cold and from the cache; the last row carries the pieces."""
     texts = (message.content for dialogue in dialogues[:2000] for message in dialogue.messages)
-    tokenizer = train(texts, (), TokenizerConfig(vocab_size=1024))
+    template = BuiltinTemplate(train(texts, (), TokenizerConfig(vocab_size=1024)))
     cold = 0.0
     for what in ("encoding, cold", "encoding, from the cache"):
         seconds, pieces = timed(
             lambda: build_or_load(
                 dialogues,
-                tokenizer,
+                template,
                 PolicyConfig(),
                 LENGTH,
                 name="bench",

@@ -22,7 +22,7 @@ from dlm.core.errors import UserError
 from dlm.dialogue.actions import World
 from dlm.dialogue.readers import write_jsonl
 from dlm.dialogue.schema import CHANNELS, Dialogue
-from dlm.dialogue.tokenizer import Tokenizer
+from dlm.dialogue.template import Template
 from dlm.evaluation.rollout import opening
 from dlm.generation.engine import Engine, GenerateConfig, Request
 from dlm.generation.response_text import ResponseText
@@ -61,7 +61,7 @@ def run(argv: list[str]) -> int:
     print(introduction() if introduction else "", "/help lists commands.", file=sys.stderr)
     chat(
         engine,
-        setup.tokenizer,
+        setup.template,
         setup.open_world,
         replace(opening(begun), record=replace(begun, id="", messages=())),
         setup.settings.generate,
@@ -87,7 +87,7 @@ def pick(setup: Setup, name: str) -> Dialogue:
 
 def chat(
     engine: Engine,
-    tokenizer: Tokenizer,
+    template: Template,
     world: Callable[[Dialogue], World],
     opening: Conversation,
     config: GenerateConfig,
@@ -100,7 +100,7 @@ def chat(
 
     Args:
       engine: writes the responses.
-      tokenizer: of the model.
+      template: of the model.
       world: gives a fresh world for the opening; called again by `/reset` and `/undo`.
       opening: what stands before the first message.
       config: how responses are written.
@@ -111,7 +111,7 @@ def chat(
     Returns:
       Conversation: all that was said.
     """
-    session = Session(engine, tokenizer, world, opening, config, output_stream, set(show))
+    session = Session(engine, template, world, opening, config, output_stream, set(show))
     asks = input_stream.isatty()
     while True:
         if asks:
@@ -132,7 +132,7 @@ class Session:
     """One conversation at the terminal and the world that its calls act on."""
 
     engine: Engine
-    tokenizer: Tokenizer
+    template: Template
     open_world: Callable[[Dialogue], World]
     opening: Conversation
     config: GenerateConfig
@@ -157,12 +157,12 @@ class Session:
 
     def say(self, text: str) -> None:
         """One round: streams the reply, and what is shown beside it."""
-        display = Display(self.tokenizer, self.write, self.show)
+        display = Display(self.template, self.write, self.show)
         generator = respond(
             self.conversation,
             text,
             self.world,
-            self.tokenizer,
+            self.template,
             constrained=self.config.constrained,
             max_new_tokens=self.config.max_new_tokens,
             execute=display.execute,
@@ -233,19 +233,19 @@ class Session:
 class Display:
     """Writes one round as it comes: the reply's text, and a line for each other shown channel."""
 
-    def __init__(self, tokenizer: Tokenizer, write: Callable[[str], None], show: set[str]) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, template: Template, write: Callable[[str], None], show: set[str]) -> None:
+        self._template = template
         self._write = write
         self._show = show
         self._request: Request | None = None
-        self._text = ResponseText(tokenizer)
+        self._text = ResponseText(template)
         self._line_open = False
 
     def token(self, request: Request, token: int) -> None:
         """Takes a token; a new request begins a new response."""
         if request is not self._request:
             self._end_line()
-            self._request, self._text = request, ResponseText(self._tokenizer)
+            self._request, self._text = request, ResponseText(self._template)
         piece = self._text.feed(token)
         if piece is None or (piece.channel != "reply" and piece.channel not in self._show):
             return

@@ -76,7 +76,7 @@ def answer(setup: Setup, engine: Engine, dialogues: Sequence[Dialogue]) -> list[
                 history,
                 message_text(user),
                 actions.rebuild(setup.open_world(dialogue), history),
-                setup.tokenizer,
+                setup.template,
                 constrained=config.constrained,
                 max_new_tokens=config.max_new_tokens,
             )

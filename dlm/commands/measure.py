@@ -72,7 +72,7 @@ class Measure:
             source = setup.split(name)
             dialogues = [source[i] for i in range(min(settings.eval.dialogues, len(source)))]
             predictions = predict(
-                dialogues, engine, setup.tokenizer, settings.generate, setup.open_world
+                dialogues, engine, setup.template, settings.generate, setup.open_world
             )
             measured.predictions[name] = predictions
             self._generated(measured, name, predictions)
@@ -89,7 +89,7 @@ class Measure:
         setup, settings = self._setup, self._setup.settings
         source = setup.split(split)
         dialogues = [source[i] for i in range(min(settings.eval.rollouts, len(source)))]
-        replays = replay(dialogues, setup.open_world, engine, setup.tokenizer, settings.generate)
+        replays = replay(dialogues, setup.open_world, engine, setup.template, settings.generate)
         by_task: dict[str, list[Replay]] = {}
         for dialogue, one in zip(dialogues, replays, strict=True):
             by_task.setdefault(dialogue.task, []).append(one)

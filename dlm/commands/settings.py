@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from dlm.core import config as border
 from dlm.data.pipeline import DataConfig
 from dlm.dialogue.encoding import PolicyConfig
-from dlm.dialogue.template import TemplateConfig
+from dlm.dialogue.templates import TemplateConfig
 from dlm.dialogue.tokenizer import TokenizerConfig
 from dlm.evaluation.evaluate import EvalConfig
 from dlm.generation.engine import GenerateConfig

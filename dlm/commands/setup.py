@@ -23,7 +23,8 @@ from dlm.data.pipeline import Batches, DataConfig
 from dlm.data.store import Pieces, build_or_load
 from dlm.dialogue.actions import Tool, World
 from dlm.dialogue.schema import Dialogue
-from dlm.dialogue.template import message_text
+from dlm.dialogue.template import Template, message_text
+from dlm.dialogue.templates import bind
 from dlm.dialogue.tokenizer import Tokenizer
 from dlm.dialogue.tokenizer import make as make_tokenizer
 from dlm.generation.engine import Engine
@@ -144,6 +145,11 @@ class Setup:
             tokenizer.save(folder)
         return tokenizer
 
+    @cached_property
+    def template(self) -> Template:
+        """How dialogues are written out for the tokenizer."""
+        return bind(self.settings.template, self.tokenizer)
+
     def _new_tokenizer(self) -> Tokenizer:
         texts: list[str] = []
         entities: set[str] = set()
@@ -177,13 +183,12 @@ class Setup:
         data = self.settings.data
         return build_or_load(
             self.split(split),
-            self.tokenizer,
+            self.template,
             self.settings.policy,
             data.length,
             name=split,
             data_digest=self.corpus.digest,
             cache_dir=self.cache,
-            template=self.settings.template,
             overflow=data.overflow,
             evaluation=evaluation,
         )

@@ -10,7 +10,6 @@ from pathlib import Path
 import dlm.dialogue
 from dlm.core.files import digest
 from dlm.dialogue.encoding import PolicyConfig
-from dlm.dialogue.template import TemplateConfig
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Recipe:
       split: name of the split.
       data: digest of the corpus.
       tokenizer: digest of the tokenizer.
-      template: how dialogues are written out.
+      template: digest of how dialogues are written out.
       policy: what is learned.
       length: most tokens of a piece.
       overflow: what happens to longer dialogues in training.
@@ -32,7 +31,7 @@ class Recipe:
     split: str
     data: str
     tokenizer: str
-    template: TemplateConfig
+    template: str
     policy: PolicyConfig
     length: int
     overflow: str

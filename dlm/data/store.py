@@ -26,8 +26,7 @@ from dlm.data.recipe import Recipe, preparing_code
 from dlm.data.writer import PIECE_ARRAYS, TOKEN_ARRAYS, Counts, write
 from dlm.dialogue.encoding import Encoded, PolicyConfig, Rejected, fit_many
 from dlm.dialogue.schema import Dialogue
-from dlm.dialogue.template import TemplateConfig
-from dlm.dialogue.tokenizer import Tokenizer
+from dlm.dialogue.template import Template
 
 META = "meta.json"
 KEY = re.compile(r"[0-9a-f]{64}")
@@ -78,14 +77,13 @@ class Pieces:
 
 def build_or_load(
     source: Sequence[Dialogue],
-    tokenizer: Tokenizer,
+    template: Template,
     policy: PolicyConfig,
     length: int,
     *,
     name: str,
     data_digest: str,
     cache_dir: str | Path,
-    template: TemplateConfig | None = None,
     overflow: str = "drop",
     evaluation: bool = False,
 ) -> Pieces:
@@ -93,13 +91,12 @@ def build_or_load(
 
     Args:
       source: the dialogues.
-      tokenizer: with which they are encoded.
+      template: how they are written out.
       policy: what is learned.
       length: most tokens of a piece.
       name: of the split, e.g. `train`.
       data_digest: digest of the corpus that `source` belongs to.
       cache_dir: holds `encoded/`.
-      template: None = the built-in one.
       overflow: "drop", "split" or "raise", for dialogues longer than `length` in training.
       evaluation: every message is scored once; `overflow` does not apply.
 
@@ -109,8 +106,8 @@ def build_or_load(
     recipe = Recipe(
         split=name,
         data=data_digest,
-        tokenizer=tokenizer.digest,
-        template=template or TemplateConfig(),
+        tokenizer=template.tokenizer.digest,
+        template=template.digest,
         policy=policy,
         length=length,
         overflow=overflow,
@@ -127,7 +124,7 @@ def build_or_load(
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder.parent))
     try:
-        meta = write(aside, _encode(source, tokenizer, recipe))
+        meta = write(aside, _encode(source, template, recipe))
         write_json(aside / META, {"recipe": asdict(recipe), **meta})
         pieces = _load(aside, folder)  # stays readable whatever others do to the folder
         _install(aside, folder)
@@ -151,7 +148,7 @@ def clean(cache_dir: str | Path) -> int:
 
 
 def _encode(
-    source: Sequence[Dialogue], tokenizer: Tokenizer, recipe: Recipe
+    source: Sequence[Dialogue], template: Template, recipe: Recipe
 ) -> Iterator[tuple[int, Dialogue, list[Encoded] | Rejected]]:
     """Yields each dialogue with its index and its pieces, encoded many at a time."""
     dialogues = enumerate(source)
@@ -159,7 +156,7 @@ def _encode(
         while chunk := list(islice(dialogues, CHUNK)):
             encoded = fit_many(
                 [dialogue for _, dialogue in chunk],
-                tokenizer,
+                template,
                 recipe.policy,
                 recipe.length,
                 overflow=recipe.overflow,

@@ -17,21 +17,12 @@ from dlm.dialogue.schema import (
     response_units,
     turn_of_messages,
 )
-from dlm.dialogue.template import assistant_header, render
-from dlm.dialogue.tokenizer import Tokenizer
+from dlm.dialogue.template import Rejected, Template
 from dlm.dialogue.windows import Line, Windows, disjoint, each_once, newest
 
 CHANNEL_NAMES = ("system", "context", "user", "tool", "tools", *CHANNELS)
 _IDS = {name: index for index, name in enumerate(CHANNEL_NAMES)}
 OVERFLOWS = ("drop", "split", "raise")
-
-
-class Rejected(UserError):
-    """A dialogue of which nothing can be learned; `reason` is the same for all of its kind."""
-
-    def __init__(self, dialogue: str, reason: str, detail: str) -> None:
-        super().__init__(f"dialogue {dialogue}: {reason}: {detail}")
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -82,14 +73,14 @@ def channel_id(name: str) -> int:
     return _IDS[name]
 
 
-def encode(dialogue: Dialogue, tokenizer: Tokenizer, policy: PolicyConfig) -> Encoded:
+def encode(dialogue: Dialogue, template: Template, policy: PolicyConfig) -> Encoded:
     """Returns a whole dialogue as arrays, however long."""
-    return _encoded(_lines(dialogue, tokenizer, policy))
+    return _encoded(_lines(dialogue, template, policy))
 
 
 def fit(
     dialogue: Dialogue,
-    tokenizer: Tokenizer,
+    template: Template,
     policy: PolicyConfig,
     length: int,
     overflow: str = "drop",
@@ -101,7 +92,7 @@ def fit(
       Rejected: nothing of the dialogue can be learned.
       UserError: it is longer than `length` and `overflow` is "raise".
     """
-    pieces = fit_many([dialogue], tokenizer, policy, length, overflow, evaluation)[0]
+    pieces = fit_many([dialogue], template, policy, length, overflow, evaluation)[0]
     if isinstance(pieces, Rejected):
         raise pieces
     return pieces
@@ -109,7 +100,7 @@ def fit(
 
 def fit_many(
     dialogues: Sequence[Dialogue],
-    tokenizer: Tokenizer,
+    template: Template,
     policy: PolicyConfig,
     length: int,
     overflow: str = "drop",
@@ -122,7 +113,7 @@ def fit_many(
 
     Args:
       dialogues: any number.
-      tokenizer: as the model's.
+      template: how they are written out.
       policy: what is learned.
       length: most positions of a piece, in tokens.
       overflow: of a longer dialogue in training, "drop" its oldest turns, "split" it into pieces
@@ -139,24 +130,25 @@ def fit_many(
     check_choice(overflow, OVERFLOWS, "", "data.overflow")
     mode = "evaluation" if evaluation else overflow
     return [
-        _fit(dialogue, _lines(dialogue, tokenizer, policy), length, mode) for dialogue in dialogues
+        _fit(dialogue, _lines(dialogue, template, policy), length, mode) for dialogue in dialogues
     ]
 
 
-def truncate(dialogue: Dialogue, tokenizer: Tokenizer, length: int) -> Dialogue:
+def truncate(dialogue: Dialogue, template: Template, length: int) -> Dialogue:
     """Returns a dialogue without its oldest turns, so that its prompt has at most `length` tokens.
 
     Raises:
       Rejected: the last turn does not fit, or, without turns, what stands before them.
     """
-    lines = _lines(dialogue, tokenizer, PolicyConfig())
-    windows = Windows(lines, length - len(assistant_header(tokenizer)))
+    lines = _lines(dialogue, template, PolicyConfig())
+    windows = Windows(lines, length - len(template.header))
     first = windows.earliest(windows.last)
     if first is None:
         raise Rejected(dialogue.id, "too long", f"its last turn exceeds {length} tokens")
     kept = windows.lines(first, windows.last)
-    messages = (dialogue.messages[line.message_index] for line in kept if line.message_index >= 0)
-    return replace(dialogue, messages=tuple(messages))
+    indices = (line.message.message_index for line in kept)
+    messages = tuple(dialogue.messages[index] for index in indices if index >= 0)
+    return replace(dialogue, messages=messages)
 
 
 def _fit(
@@ -187,21 +179,19 @@ def _fit(
     return Rejected(dialogue.id, "too long", f"none of its turns fits {length} tokens")
 
 
-def _lines(dialogue: Dialogue, tokenizer: Tokenizer, policy: PolicyConfig) -> list[Line]:
+def _lines(dialogue: Dialogue, template: Template, policy: PolicyConfig) -> list[Line]:
     """Returns the rendered messages with their weight, channel, turn and unit."""
     units = {i: unit for unit, indices in enumerate(response_units(dialogue)) for i in indices}
     turn_ids = turn_of_messages(dialogue)
     lines = []
-    for header, output, role, channel, index in render(dialogue, tokenizer):
+    for rendered in template.render(dialogue):
+        index = rendered.message_index
         message = index >= 0
         lines.append(
             Line(
-                header,
-                output,
-                role,
-                index,
+                rendered,
                 policy.weight(dialogue.messages[index]) if message else 0.0,
-                _IDS[channel or role],
+                _IDS[rendered.channel or rendered.role],
                 turn_ids[index] if message else -1,
                 units.get(index, -1),
             )
@@ -210,18 +200,17 @@ def _lines(dialogue: Dialogue, tokenizer: Tokenizer, policy: PolicyConfig) -> li
 
 
 def _encoded(lines: Sequence[Line]) -> Encoded:
-    parts = [part for line in lines for part in (line.header, line.output)]
+    parts = [part for line in lines for part in line.parts]
     ids = np.fromiter(chain.from_iterable(parts), np.int32)
     sizes = [len(part) for part in parts]
-    sizes[0] -= 1  # the first token is no target
-    weights = [value for line in lines for value in (0.0, line.weight)]
-    units = [value for line in lines for value in (-1, line.unit)]
-    both = np.array([(line.channel, line.turn) for line in lines for _ in range(2)], np.int32)
-    return Encoded(
+    weights = [value for line in lines for value in (0.0, line.weight, 0.0)]
+    units = [value for line in lines for value in (-1, line.unit, -1)]
+    both = np.array([(line.channel, line.turn) for line in lines for _ in range(3)], np.int32)
+    return Encoded(  # the first token is no target
         tokens=ids[:-1],
         targets=ids[1:],
-        loss_weights=np.repeat(np.array(weights, np.float32), sizes),
-        channel_ids=np.repeat(both[:, 0], sizes),
-        turn_ids=np.repeat(both[:, 1], sizes),
-        unit_ids=np.repeat(np.array(units, np.int32), sizes),
+        loss_weights=np.repeat(np.array(weights, np.float32), sizes)[1:],
+        channel_ids=np.repeat(both[:, 0], sizes)[1:],
+        turn_ids=np.repeat(both[:, 1], sizes)[1:],
+        unit_ids=np.repeat(np.array(units, np.int32), sizes)[1:],
     )

@@ -1,39 +1,27 @@
-"""How a dialogue becomes ids: the built-in template.
+"""What a template is: how a dialogue becomes ids, and how ids are read as messages.
 
-A message is header + output, and only the output can be learned:
-
-    header   the role's token
-    output   the channel's token (for the assistant), the content, `<|end|>`
-
-The tools, where a dialogue has some, stand first, as a message of their own. No sequence begins
-with a token of its own (no BOS): the first id is a role's.
-
-A template is three functions. `render` gives ids message by message, so the ids of the first k
-messages are a prefix of those of the first k + 1; `prompt` gives what training saw up to the
-assistant's output, bit for bit; `parse` inverts `render`.
+A message is header + output + trailer, and only the output can be learned. A template is bound to
+its tokenizer and inverts what it renders.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from dlm.core.errors import UserError
-from dlm.dialogue.checks import RecordError, check_choice, check_name, check_object
-from dlm.dialogue.schema import CHANNELS, ROLES, Dialogue, Message
+from dlm.dialogue.checks import RecordError, check_name, check_object
+from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True)
-class TemplateConfig:
-    """Which template renders dialogues: "builtin"."""
+class Rejected(UserError):
+    """A dialogue of which nothing can be learned; `reason` is the same for all of its kind."""
 
-    name: str = "builtin"
-
-    def __post_init__(self) -> None:
-        check_choice(self.name, ("builtin",), "", "template.name")
+    def __init__(self, dialogue: str, reason: str, detail: str) -> None:
+        super().__init__(f"dialogue {dialogue}: {reason}: {detail}")
+        self.reason = reason
 
 
 class RenderedMessage(NamedTuple):
@@ -43,7 +31,8 @@ class RenderedMessage(NamedTuple):
       header: read, never learned.
       output: what whoever speaks would have to write, the terminator included.
       role: one of `ROLES`, or "tools" for the list of tools.
-      message_index: of the message in its dialogue; -1 for the list of tools.
+      message_index: of the message in its dialogue; -1 for what is none (the list of tools).
+      trailer: read, never learned: what stands between the terminator and the next message.
     """
 
     header: list[int]
@@ -51,6 +40,72 @@ class RenderedMessage(NamedTuple):
     role: str
     channel: str | None
     message_index: int
+    trailer: Sequence[int] = ()
+
+    @property
+    def ids(self) -> list[int]:
+        """All of them, in order."""
+        return [*self.header, *self.output, *self.trailer]
+
+
+class Span(NamedTuple):
+    """A stretch of a response that is the content of one message, or the beginning of it.
+
+    Attributes:
+      channel: of the message; "" where it has none.
+      ids: the content; a control token among them is malformed.
+      start: where the message begins in the response.
+      ended: whether the message is whole.
+    """
+
+    channel: str
+    ids: list[int]
+    start: int
+    ended: bool
+
+
+class Template(Protocol):
+    """How dialogues are written out for one tokenizer.
+
+    A response is what the model writes after a prompt: one message of the assistant after another,
+    up to the call or the reply that hands over.
+
+    Attributes:
+      tokenizer: gives the ids.
+      digest: hex; equal exactly where every dialogue gets equal ids.
+      header: the ids between a message and the assistant's output.
+      channels: the channel that a control token opens; empty where text opens it.
+      ends: control tokens that end an output.
+    """
+
+    tokenizer: Tokenizer
+    digest: str
+    header: Sequence[int]
+    channels: Mapping[int, str]
+    ends: frozenset[int]
+
+    def render(self, dialogue: Dialogue) -> list[RenderedMessage]:
+        """Returns a dialogue's messages as ids, in order.
+
+        Raises:
+          UserError: a message has no text; `Rejected`, where the template refuses the dialogue.
+        """
+
+    def prompt(self, dialogue: Dialogue) -> list[int]:
+        """Returns the ids of all messages and the header of the assistant's next one."""
+
+    def parse(self, ids: Sequence[int]) -> list[Message]:
+        """Returns the messages that the ids of a whole dialogue spell; inverts `render`.
+
+        Raises:
+          ValueError: no dialogue is rendered so; says where.
+        """
+
+    def split(self, ids: Sequence[int]) -> list[Span]:
+        """Returns the messages of a response as far as it is written; the last may not be ended."""
+
+    def text(self, span: Span) -> str:
+        """Returns the text of a span; a call's is a JSON object of name and arguments."""
 
 
 def message_text(message: Message) -> str:
@@ -72,89 +127,11 @@ def message_text(message: Message) -> str:
     return f"{message.name or ''}\n{content}" if message.role == "tool" else content
 
 
-def render(dialogue: Dialogue, tokenizer: Tokenizer) -> list[RenderedMessage]:
-    """Returns a dialogue's messages as ids, in order, the list of tools first."""
-    plan = _plan(dialogue)
-    end = tokenizer.control("<|end|>")
-    rendered = []
-    for (role, channel, index, _), ids in zip(
-        plan, tokenizer.encode_many([text for *_, text in plan]), strict=True
-    ):
-        opening = [tokenizer.control(f"<|{channel}|>")] if channel else []
-        header = [tokenizer.control(f"<|{role}|>")]
-        rendered.append(RenderedMessage(header, [*opening, *ids, end], role, channel, index))
-    return rendered
-
-
-def prompt(dialogue: Dialogue, tokenizer: Tokenizer) -> list[int]:
-    """Returns the ids of all messages and the header of the assistant's next one."""
-    ids = [
-        token
-        for message in render(dialogue, tokenizer)
-        for token in message.header + message.output
-    ]
-    return ids + assistant_header(tokenizer)
-
-
-def assistant_header(tokenizer: Tokenizer) -> list[int]:
-    """Returns the ids between a message and the assistant's output."""
-    return [tokenizer.control("<|assistant|>")]
-
-
-def parse(ids: Sequence[int], tokenizer: Tokenizer) -> list[Message]:
-    """Returns the messages that ids spell; the list of tools is no message and left out.
+def spoken_message(role: str, channel: str | None, text: str) -> Message:
+    """Returns the message whose `message_text` is `text`.
 
     A call whose text is not an object of name and arguments is kept as its text, with weight 0.
-
-    Raises:
-      ValueError: the ids are not header and output in turn, each output ended; says where.
     """
-    names = [tokenizer.control_name(token) for token in ids]
-    messages, start = [], 0
-    while start < len(ids):
-        role = (names[start] or "")[2:-2]
-        if role not in ("tools", *ROLES):
-            raise ValueError(f"id {ids[start]} at {start}: a message begins with a role's token")
-        body = start + 1
-        channel = None
-        if role == "assistant":
-            channel = (names[body] or "")[2:-2] if body < len(ids) else ""
-            if channel not in CHANNELS:
-                raise ValueError(
-                    f"at {body}: the assistant's message begins with a channel's token"
-                )
-            body += 1
-        stop = next((i for i in range(body, len(ids)) if names[i] is not None), len(ids))
-        if stop == len(ids) or names[stop] != "<|end|>":
-            raise ValueError(f"at {stop}: the message that begins at {start} is not ended")
-        if role != "tools":
-            messages.append(_message(role, channel, tokenizer.decode(ids[body:stop])))
-        start = stop + 1
-    return messages
-
-
-def _plan(dialogue: Dialogue) -> list[tuple[str, str | None, int, str]]:
-    """Returns (role, channel, index, text) of what is rendered."""
-    plan: list[tuple[str, str | None, int, str]] = []
-    if dialogue.tools:
-        lines = [json.dumps(tool, ensure_ascii=False) for tool in dialogue.tools]
-        plan.append(("tools", None, -1, "\n".join(lines)))
-    for index, message in enumerate(dialogue.messages):
-        try:
-            text = message_text(message)
-        except UserError as error:
-            raise UserError(f"dialogue {dialogue.id}: messages[{index}]: {error}") from None
-        plan.append((message.role, message.channel, index, text))
-    return plan
-
-
-def _part_text(part: Any) -> str:
-    if part["type"] != "text":
-        raise UserError(f"the model reads text only; take the {part['type']} out of the dialogue")
-    return part["text"]
-
-
-def _message(role: str, channel: str | None, text: str) -> Message:
     if role == "tool":
         name, _, content = text.partition("\n")
         return Message(role, content, name=name or None)
@@ -162,6 +139,25 @@ def _message(role: str, channel: str | None, text: str) -> Message:
         return Message(role, text, channel)
     call = _call(text)
     return call or Message(role, text, channel, weight=0.0)
+
+
+def response(template: Template, ids: Sequence[int]) -> list[Message]:
+    """Returns the messages that a whole response spells.
+
+    Raises:
+      ValueError: the last message is not ended, or one is malformed.
+    """
+    spans, control_name = template.split(ids), template.tokenizer.control_name
+    for span in spans:
+        if not span.ended or not span.channel or any(map(control_name, span.ids)):
+            raise ValueError(f"at {span.start}: no whole message of the assistant")
+    return [spoken_message("assistant", span.channel, template.text(span)) for span in spans]
+
+
+def _part_text(part: Any) -> str:
+    if part["type"] != "text":
+        raise UserError(f"the model reads text only; take the {part['type']} out of the dialogue")
+    return part["text"]
 
 
 def _call(text: str) -> Message | None:

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+from dlm.dialogue.template import RenderedMessage
+
 KEPT = ("system", "context", "tools")  # never dropped with a turn
 
 
 class Line(NamedTuple):
     """A rendered message with all that its positions share; fields as in `Encoded`."""
 
-    header: list[int]
-    output: list[int]
-    role: str
-    message_index: int
+    message: RenderedMessage
     weight: float
     channel: int
     turn: int
@@ -24,7 +23,12 @@ class Line(NamedTuple):
     @property
     def size(self) -> int:
         """Its number of tokens."""
-        return len(self.header) + len(self.output)
+        return sum(map(len, self.parts))
+
+    @property
+    def parts(self) -> tuple[Sequence[int], ...]:
+        """Its ids: header, output and trailer."""
+        return self.message.header, self.message.output, self.message.trailer
 
 
 class Windows:
@@ -37,7 +41,7 @@ class Windows:
         self._sizes = [0] * (self.last + 1)  # of each turn without what is kept anyway
         kept = [0] * (self.last + 2)  # by turn, from -1
         for line in lines:
-            if line.role in KEPT:
+            if line.message.role in KEPT:
                 kept[line.turn + 1] += line.size
             else:
                 self._sizes[line.turn] += line.size
@@ -64,7 +68,7 @@ class Windows:
         return [
             line if line.turn >= scored else line._replace(weight=0.0)
             for line in self._lines
-            if line.turn <= last and (line.turn >= first or line.role in KEPT)
+            if line.turn <= last and (line.turn >= first or line.message.role in KEPT)
         ]
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 from dlm.dialogue.actions import Tool, World
 from dlm.dialogue.schema import Dialogue, Message, response_units, to_json
-from dlm.dialogue.template import message_text, parse, prompt
-from dlm.dialogue.tokenizer import Tokenizer
+from dlm.dialogue.template import Template, message_text, response
 from dlm.generation.constraints import ResponseGrammar
 from dlm.generation.engine import Completion, Engine, GenerateConfig, Request
 from dlm.manager.conversation import without_oldest_turn
@@ -56,7 +55,7 @@ def spelled(messages: Iterable[Message]) -> list[tuple[str | None, str]]:
 def predict(
     dialogues: Sequence[Dialogue],
     engine: Engine,
-    tokenizer: Tokenizer,
+    template: Template,
     config: GenerateConfig,
     open_world: Callable[[Dialogue], World],
 ) -> list[Prediction]:
@@ -76,7 +75,7 @@ def predict(
     waiting = list(range(len(units)))
     while waiting:
         requests = [
-            _request(histories[i], units[i][1], tokenizer, config, sample=i) for i in waiting
+            _request(histories[i], units[i][1], template, config, sample=i) for i in waiting
         ]
         written.update(zip(waiting, engine.generate(requests, config), strict=True))
         cut = [i for i in waiting if _is_cut(written[i], config)]
@@ -88,7 +87,7 @@ def predict(
             dialogue=dialogue.id,
             unit=index,
             gold=tuple(dialogue.messages[i] for i in unit),
-            predicted=parsed(written[place].ids, tokenizer),
+            predicted=parsed(written[place].ids, template),
             finished=written[place].reason == "stop",
         )
         for place, (dialogue, _, index, unit) in enumerate(units)
@@ -98,15 +97,15 @@ def predict(
 def _request(
     history: Dialogue,
     tools: Mapping[str, Tool],
-    tokenizer: Tokenizer,
+    template: Template,
     config: GenerateConfig,
     *,
     sample: int,
 ) -> Request:
     """Asks for the response that follows a history."""
     resumed = bool(history.messages) and history.messages[-1].role == "tool"
-    grammar = ResponseGrammar(tokenizer, tools, constrained=config.constrained, resumed=resumed)
-    return Request(prompt(history, tokenizer), grammar, config.max_new_tokens, sample)
+    grammar = ResponseGrammar(template, tools, constrained=config.constrained, resumed=resumed)
+    return Request(template.prompt(history), grammar, config.max_new_tokens, sample)
 
 
 def _is_cut(completion: Completion, config: GenerateConfig) -> bool:
@@ -114,9 +113,9 @@ def _is_cut(completion: Completion, config: GenerateConfig) -> bool:
     return completion.reason == "length" and len(completion.ids) < config.max_new_tokens
 
 
-def parsed(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[Message, ...]:
+def parsed(ids: Sequence[int], template: Template) -> tuple[Message, ...]:
     """The messages written after the assistant's header; () where the ids spell none."""
     try:
-        return tuple(parse([tokenizer.control("<|assistant|>"), *ids], tokenizer))
+        return tuple(response(template, ids))
     except ValueError:
         return ()

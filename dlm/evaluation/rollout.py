@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from dlm.core.mean import Mean
 from dlm.dialogue.actions import World
 from dlm.dialogue.schema import Dialogue
-from dlm.dialogue.template import message_text
-from dlm.dialogue.tokenizer import Tokenizer
+from dlm.dialogue.template import Template, message_text
 from dlm.generation.engine import Engine, GenerateConfig
 from dlm.manager.actions import execute
 from dlm.manager.conversation import respond, run_batch
@@ -47,7 +46,7 @@ def replay(
     dialogues: Sequence[Dialogue],
     open_world: Callable[[Dialogue], World],
     engine: Engine,
-    tokenizer: Tokenizer,
+    template: Template,
     config: GenerateConfig,
 ) -> list[Replay]:
     """Replays the recorded user turns of all dialogues at once, one batch a round.
@@ -64,7 +63,7 @@ def replay(
                 conversations[i],
                 users[i][turn],
                 worlds[i],
-                tokenizer,
+                template,
                 constrained=config.constrained,
                 max_new_tokens=config.max_new_tokens,
             )

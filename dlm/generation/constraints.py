@@ -8,8 +8,7 @@ from typing import Protocol
 
 from dlm.dialogue.actions import Tool
 from dlm.dialogue.schema import CHANNELS
-from dlm.dialogue.template import assistant_header
-from dlm.dialogue.tokenizer import CONTROL, Tokenizer
+from dlm.dialogue.template import Template
 from dlm.generation import json_grammar
 
 
@@ -41,7 +40,7 @@ class ResponseGrammar:
     all text is well-formed UTF-8. Without, whatever the model writes up to a terminator is taken.
 
     Args:
-      tokenizer: gives control ids and the bytes of tokens.
+      template: whose channels are opened by tokens.
       tools: those that may be called; empty = none is known, and any name and arguments may stand.
       constrained: see above.
       resumed: the prompt ends in a tool's result, so the round goes on from `reason`.
@@ -49,20 +48,19 @@ class ResponseGrammar:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        template: Template,
         tools: Mapping[str, Tool],
         *,
         constrained: bool,
         resumed: bool = False,
     ) -> None:
         self.done = False
-        self._tokenizer = tokenizer
+        self._tokenizer = template.tokenizer
         self._tools = tools
         self._constrained = constrained
-        self._end = tokenizer.control("<|end|>")
-        self._header = assistant_header(tokenizer)
-        self._channels = {tokenizer.control(f"<|{c}|>"): c for c in CHANNELS}
-        self._controls = frozenset(tokenizer.control(name) for name in CONTROL)
+        self._ends = template.ends
+        self._header = template.header
+        self._channels = template.channels
         self._rank = CHANNELS.index("reason") if resumed else 0
         self._channel: str | None = None
         self._opening = True
@@ -82,15 +80,15 @@ class ResponseGrammar:
             return True
         if self._opening:
             return token in self._channels and self._order(self._channels[token]) >= self._rank
-        if token in self._controls:
-            return token == self._end and json_grammar.complete(self._content)
+        if self._tokenizer.control_name(token) is not None:
+            return token in self._ends and json_grammar.complete(self._content)
         return self._after(token) is not None
 
     def advance(self, token: int) -> None:
         """Appends `token`, which `forced` named or `allows` let pass."""
         if self._queue:
             self._queue.popleft()
-        elif token == self._end:
+        elif token in self._ends:
             self._end_message()
         elif self._opening:
             self._open(token)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import NamedTuple
 
-from dlm.dialogue.tokenizer import Tokenizer
+from dlm.dialogue.template import Template
 
 
 class Piece(NamedTuple):
@@ -29,24 +29,24 @@ class ResponseText:
     tokens are never part of a text.
 
     Args:
-      tokenizer: of the model.
+      template: of the model.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._channel = ""
+    def __init__(self, template: Template) -> None:
+        self._template = template
+        self._ids: list[int] = []
+        self._messages = 0  # that have ended
+        self._shown = 0  # ids of the current one
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, token: int) -> Piece | None:
-        """Returns the piece that a token adds; None for a header."""
-        name = self._tokenizer.control_name(token)
-        if name is None:
-            return Piece(self._channel, self._decoder.decode(self._tokenizer.token_bytes(token)))
-        if name == "<|end|>":
-            piece = Piece(self._channel, self._decoder.decode(b"", final=True), ended=True)
-            self._channel = ""
-            return piece
-        if name == "<|assistant|>":
+        """Returns the piece that a token adds; None between messages."""
+        self._ids.append(token)
+        spans = self._template.split(self._ids)
+        if len(spans) == self._messages:
             return None
-        self._channel = name[2:-2]
-        return Piece(self._channel, "")
+        channel, ids, _, ended = spans[self._messages]
+        new = b"".join(map(self._template.tokenizer.token_bytes, ids[self._shown :]))
+        piece = Piece(channel, self._decoder.decode(new, final=ended), ended)
+        self._messages, self._shown = self._messages + ended, 0 if ended else len(ids)
+        return piece

@@ -13,9 +13,8 @@ from dataclasses import replace
 
 from dlm.dialogue.actions import World
 from dlm.dialogue.checks import RecordError
-from dlm.dialogue.schema import CHANNELS, Dialogue, turns, validate
-from dlm.dialogue.template import assistant_header, prompt
-from dlm.dialogue.tokenizer import Tokenizer
+from dlm.dialogue.schema import Dialogue, turns, validate
+from dlm.dialogue.template import Span, Template
 from dlm.dialogue.windows import KEPT
 from dlm.generation.constraints import ResponseGrammar
 from dlm.generation.engine import (
@@ -48,7 +47,7 @@ def respond(
     conversation: Conversation,
     user_text: str,
     world: World,
-    tokenizer: Tokenizer,
+    template: Template,
     *,
     constrained: bool = True,
     max_new_tokens: int = 256,
@@ -64,7 +63,7 @@ def respond(
       conversation: what happened so far.
       user_text: what the user says.
       world: its tools are called.
-      tokenizer: of the model.
+      template: of the model.
       constrained: see `ResponseGrammar`.
       max_new_tokens: of one response.
       max_calls: calls in this round before it is given up.
@@ -78,8 +77,8 @@ def respond(
     """
     conversation = conversation.plus(UserSaid(actions.clean(user_text)))
     for _ in range(max_calls + 1):
-        completion = yield from _ask(conversation, world, tokenizer, constrained, max_new_tokens)
-        conversation = read_response(conversation, completion, tokenizer)
+        completion = yield from _ask(conversation, world, template, constrained, max_new_tokens)
+        conversation = read_response(conversation, completion, template)
         last = conversation.events[-1]
         if not isinstance(last, Called):
             return conversation
@@ -131,30 +130,29 @@ def run_batch(
 
 
 def read_response(
-    conversation: Conversation, completion: Completion, tokenizer: Tokenizer
+    conversation: Conversation, completion: Completion, template: Template
 ) -> Conversation:
     """Returns the conversation with what the model wrote, message by message.
 
     Every message is checked as part of the conversation before it is taken. From the first one
     that is not whole or not valid, the rest is a failure.
     """
-    end, header = tokenizer.control("<|end|>"), assistant_header(tokenizer)
-    ids = list(completion.ids)
-    while end in ids:
-        stop = ids.index(end)
+    start, reason = len(completion.ids), completion.reason
+    for span in template.split(completion.ids):
+        start = span.start
+        if not span.ended:
+            break
         try:
-            event = _read_message(ids[:stop], tokenizer)
+            event = _read_message(span, template)
             longer = conversation.plus(event)
             validate(to_dialogue(longer), "")
         except RecordError as error:
-            return conversation.plus(*_failure(f"malformed: {error}", _spell(ids, tokenizer)))
-        conversation = longer
+            reason = f"malformed: {error}"
+            break
+        conversation, start = longer, len(completion.ids)
         if isinstance(event, Called) or event.channel == "reply":
             return conversation
-        ids = ids[stop + 1 :]
-        if ids[: len(header)] == header:
-            ids = ids[len(header) :]
-    return conversation.plus(*_failure(completion.reason, _spell(ids, tokenizer)))
+    return conversation.plus(*_failure(reason, _spell(completion.ids[start:], template)))
 
 
 def _resume(generator: Round, completion: Completion | None) -> Request | Conversation:
@@ -168,7 +166,7 @@ def _resume(generator: Round, completion: Completion | None) -> Request | Conver
 def _ask(
     conversation: Conversation,
     world: World,
-    tokenizer: Tokenizer,
+    template: Template,
     constrained: bool,
     max_new_tokens: int,
 ) -> Generator[Request, Completion, Completion]:
@@ -176,8 +174,8 @@ def _ask(
     dialogue = to_dialogue(conversation)
     resumed = isinstance(conversation.events[-1], Returned)
     while True:
-        grammar = ResponseGrammar(tokenizer, world.tools, constrained=constrained, resumed=resumed)
-        completion = yield Request(prompt(dialogue, tokenizer), grammar, max_new_tokens)
+        grammar = ResponseGrammar(template, world.tools, constrained=constrained, resumed=resumed)
+        completion = yield Request(template.prompt(dialogue), grammar, max_new_tokens)
         shorter = without_oldest_turn(dialogue)
         cut = completion.reason == "length" and len(completion.ids) < max_new_tokens
         if not cut or shorter is None:
@@ -195,23 +193,24 @@ def without_oldest_turn(dialogue: Dialogue) -> Dialogue | None:
     return replace(dialogue, messages=kept)
 
 
-def _read_message(ids: Sequence[int], tokenizer: Tokenizer) -> Wrote | Called:
-    """Reads `[channel token] content`.
+def _read_message(span: Span, template: Template) -> Wrote | Called:
+    """Reads one message of a response.
 
     Raises:
       RecordError: there is no channel, or a control token in the content.
     """
-    names = [tokenizer.control_name(token) for token in ids]
-    channel = (names[0] or "")[2:-2] if names else ""
-    if channel not in CHANNELS:
+    if not span.channel:
         raise RecordError("", "channel", "the message begins with none")
-    if any(names[1:]):
+    if any(map(template.tokenizer.control_name, span.ids)):
         raise RecordError("", "content", "holds a control token")
-    text = actions.clean(tokenizer.decode(ids[1:]))
-    return actions.read_call(text) if channel == "call" else Wrote(channel=channel, content=text)
+    text = actions.clean(template.text(span))
+    if span.channel == "call":
+        return actions.read_call(text)
+    return Wrote(channel=span.channel, content=text)
 
 
-def _spell(ids: Sequence[int], tokenizer: Tokenizer) -> str:
+def _spell(ids: Sequence[int], template: Template) -> str:
+    tokenizer = template.tokenizer
     text = "".join(tokenizer.control_name(t) or tokenizer.decode([t]) for t in ids)
     return actions.clean(text)
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from dlm.commands.chat import chat
+from dlm.dialogue.builtin_template import BuiltinTemplate
 from dlm.dialogue.readers import read
 from dlm.dialogue.schema import Dialogue, Message
-from dlm.dialogue.tokenizer import Tokenizer, TokenizerConfig, train
+from dlm.dialogue.template import Template
+from dlm.dialogue.tokenizer import TokenizerConfig, train
 from dlm.generation.engine import Completion, GenerateConfig
 from dlm.manager.conversation import APOLOGY
 from dlm.manager.events import Conversation, SystemSaid, UserSaid, to_dialogue
@@ -25,17 +27,18 @@ HELLO = ([wrote("reply", "Hello!")],)
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return train(["a cheap table for four tonight"] * 3, [], TokenizerConfig(vocab_size=290))
+def template() -> Template:
+    texts = ["a cheap table for four tonight"] * 3
+    return BuiltinTemplate(train(texts, [], TokenizerConfig(vocab_size=290)))
 
 
 def talk(
-    tokenizer: Tokenizer, responses: tuple, *lines: str, show: set[str] = frozenset()
+    template: Template, responses: tuple, *lines: str, show: set[str] = frozenset()
 ) -> tuple[str, Conversation]:
     output = io.StringIO()
     conversation = chat(
-        ScriptedEngine(tokenizer, responses),
-        tokenizer,
+        ScriptedEngine(template, responses),
+        template,
         Bookings,
         OPENING,
         GenerateConfig(),
@@ -46,14 +49,14 @@ def talk(
     return output.getvalue(), conversation
 
 
-def test_replies_alone_are_shown_at_first(tokenizer: Tokenizer):
-    shown, conversation = talk(tokenizer, (*HELLO, *ROME), "hi", "", "a table in Rome")
+def test_replies_alone_are_shown_at_first(template: Template):
+    shown, conversation = talk(template, (*HELLO, *ROME), "hi", "", "a table in Rome")
     assert shown == "Hello!\nBooked: caf\u00e9 \u2713\n"
     assert len([e for e in conversation.events if isinstance(e, UserSaid)]) == 2
 
 
-def test_everything_is_shown_when_asked(tokenizer: Tokenizer):
-    shown, _ = talk(tokenizer, ROME, "/show all", "Rome")
+def test_everything_is_shown_when_asked(template: Template):
+    shown, _ = talk(template, ROME, "/show all", "Rome")
     assert shown.splitlines() == [
         "showing intent state reason call act result",
         "[intent] book",
@@ -65,9 +68,9 @@ def test_everything_is_shown_when_asked(tokenizer: Tokenizer):
     ]
 
 
-def test_show_takes_names(tokenizer: Tokenizer):
+def test_show_takes_names(template: Template):
     lines = ("/show", "/show intent", "/show colour", "Rome", "/show none")
-    shown, _ = talk(tokenizer, ROME, *lines, show={"state"})
+    shown, _ = talk(template, ROME, *lines, show={"state"})
     assert shown.splitlines() == [
         "showing state",
         "showing intent",
@@ -78,10 +81,10 @@ def test_show_takes_names(tokenizer: Tokenizer):
     ]
 
 
-def test_state_undo_and_reset(tokenizer: Tokenizer):
+def test_state_undo_and_reset(template: Template):
     """The world goes back with the conversation."""
     lines = ("/undo", "Rome", "/state", "hi", "/undo", "/state", "/undo", "/state", "/reset")
-    shown, conversation = talk(tokenizer, (*ROME, *HELLO), *lines)
+    shown, conversation = talk(template, (*ROME, *HELLO), *lines)
     assert shown.splitlines() == [
         "(nothing to take back)",
         "Booked: caf\u00e9 \u2713",
@@ -99,7 +102,7 @@ def test_state_undo_and_reset(tokenizer: Tokenizer):
     assert conversation == OPENING
 
 
-def test_save_writes_the_format(tokenizer: Tokenizer, tmp_path: Path):
+def test_save_writes_the_format(template: Template, tmp_path: Path):
     path, taken = tmp_path / "said.jsonl", tmp_path / "taken"
     taken.write_text("mine")
     lines = (
@@ -110,7 +113,7 @@ def test_save_writes_the_format(tokenizer: Tokenizer, tmp_path: Path):
         "/save",
         f"/save {taken}/x",
     )
-    shown, conversation = talk(tokenizer, ROME, *lines)
+    shown, conversation = talk(template, ROME, *lines)
     assert shown.splitlines()[1:5] == [
         *[f"saved to {path}"] * 2,
         f"{taken} is there already; choose another name",
@@ -122,19 +125,21 @@ def test_save_writes_the_format(tokenizer: Tokenizer, tmp_path: Path):
     assert next(iter(read(path))).messages[-1] == Message("assistant", "Booked: caf\u00e9 \u2713")
 
 
-def test_quit_and_unknown_commands(tokenizer: Tokenizer):
-    shown, _ = talk(tokenizer, (), "/dance", "/help", "/quit", "never read")
+def test_quit_and_unknown_commands(template: Template):
+    shown, _ = talk(template, (), "/dance", "/help", "/quit", "never read")
     assert shown.splitlines()[0] == "unknown command /dance; /help lists them"
     assert "/undo" in shown
 
 
-def test_a_failure_is_a_polite_reply(tokenizer: Tokenizer):
-    cut = Completion((tokenizer.control("<|reply|>"), *tokenizer.encode("so")), "stuck", 0.0)
-    shown, _ = talk(tokenizer, (cut, *HELLO), "hi", "hi")
+def test_a_failure_is_a_polite_reply(template: Template):
+    cut = Completion(
+        (template.tokenizer.control("<|reply|>"), *template.tokenizer.encode("so")), "stuck", 0.0
+    )
+    shown, _ = talk(template, (cut, *HELLO), "hi", "hi")
     assert shown.splitlines() == ["so", APOLOGY, "Hello!"]
 
 
-def test_a_terminal_is_asked_and_obeys_nothing(tokenizer: Tokenizer):
+def test_a_terminal_is_asked_and_obeys_nothing(template: Template):
     """Prompts stand on a terminal only; control characters of a reply never reach it."""
 
     class Terminal(io.StringIO):
@@ -142,7 +147,7 @@ def test_a_terminal_is_asked_and_obeys_nothing(tokenizer: Tokenizer):
             return True
 
     output = io.StringIO()
-    engine = ScriptedEngine(tokenizer, ([wrote("reply", "a\x1b[2Jb\x9bc\n\td")],))
+    engine = ScriptedEngine(template, ([wrote("reply", "a\x1b[2Jb\x9bc\n\td")],))
     given = {"input_stream": Terminal("hi\n"), "output_stream": output, "show": set()}
-    chat(engine, tokenizer, Bookings, OPENING, GenerateConfig(), **given)
+    chat(engine, template, Bookings, OPENING, GenerateConfig(), **given)
     assert output.getvalue() == "> a\ufffd[2Jb\ufffdc\n\td\n> \n"

@@ -13,8 +13,9 @@ from dlm.corpora.concierge.city import DAYS
 from dlm.corpora.concierge.names import SYLLABLES
 from dlm.corpora.concierge.skills import SKILLS
 from dlm.corpora.concierge.world import world
+from dlm.dialogue.builtin_template import BuiltinTemplate
 from dlm.dialogue.schema import CHANNELS, Dialogue, Message, from_json, response_units, to_json
-from dlm.dialogue.template import message_text, render
+from dlm.dialogue.template import message_text
 from dlm.dialogue.tokenizer import TokenizerConfig, train
 
 WORD = re.compile(r"\w+")
@@ -158,7 +159,7 @@ def test_a_row_of_512_tokens_holds_every_dialogue(dialogues: list[Dialogue]):
     names = {name for dialogue in dialogues for name in dialogue.meta["entities"]}
     tokenizer = train(texts, names, TokenizerConfig(vocab_size=768))
     lengths = [
-        sum(len(m.header) + len(m.output) for m in render(dialogue, tokenizer))
+        sum(len(m.header) + len(m.output) for m in BuiltinTemplate(tokenizer).render(dialogue))
         for dialogue in dialogues
     ]
     assert 400 < max(lengths) <= 512

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from dlm.data.store import build_or_load
+from dlm.dialogue.builtin_template import BuiltinTemplate
 from dlm.dialogue.encoding import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.tokenizer import Tokenizer, TokenizerConfig, train
@@ -41,8 +42,13 @@ def tokenizer(dialogues) -> Tokenizer:
     return train(texts, (), TokenizerConfig(vocab_size=300))
 
 
+@pytest.fixture(scope="session")
+def template(tokenizer) -> BuiltinTemplate:
+    return BuiltinTemplate(tokenizer)
+
+
 @pytest.fixture
-def build(dialogues, tokenizer, tmp_path):
+def build(dialogues, template, tmp_path):
     """Encodes the dialogues into a cache of this test; keywords change the recipe."""
 
     def build(source=dialogues, policy=None, length=160, **changes):
@@ -50,11 +56,11 @@ def build(dialogues, tokenizer, tmp_path):
             "name": "train",
             "data_digest": "d1",
             "cache_dir": tmp_path,
-            "tokenizer": tokenizer,
+            "template": template,
         }
         known |= changes
         return build_or_load(
-            source, known.pop("tokenizer"), policy or PolicyConfig(), length, **known
+            source, known.pop("template"), policy or PolicyConfig(), length, **known
         )
 
     return build

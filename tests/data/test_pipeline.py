@@ -35,9 +35,9 @@ def learned(dialogue: int, tokens, weights, targets, places) -> Counter:
     return Counter((dialogue, place, t, y, w) for t, w, y, place in items if w > 0)
 
 
-def fitted(dialogue, tokenizer):
+def fitted(dialogue, template):
     try:
-        return fit(dialogue, tokenizer, PolicyConfig(), PIECE, "split")
+        return fit(dialogue, template, PolicyConfig(), PIECE, "split")
     except Rejected:
         return []
 
@@ -58,7 +58,7 @@ def equal(a: Batch, b: Batch) -> bool:
 
 @pytest.mark.parametrize("pack", [True, False])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_packing_loses_nothing(pieces, dialogues, tokenizer, pack, shuffle):
+def test_packing_loses_nothing(pieces, dialogues, template, pack, shuffle):
     """Packing loses nothing: every learned target of every dialogue once an epoch, tail included.
 
     The oracle encodes the dialogues anew, without cache, plan or batch.
@@ -66,7 +66,7 @@ def test_packing_loses_nothing(pieces, dialogues, tokenizer, pack, shuffle):
     batches = batches_of(pieces, pack=pack, shuffle=shuffle)
     wanted: Counter = Counter()
     for index, dialogue in enumerate(dialogues):
-        for piece in fitted(dialogue, tokenizer):
+        for piece in fitted(dialogue, template):
             fields = (piece.tokens, piece.loss_weights, piece.targets, np.arange(len(piece.tokens)))
             wanted += learned(index, *(field.tolist() for field in fields))
     epochs = (0, 1) if shuffle else (0,)

@@ -14,16 +14,16 @@ from dlm.core.errors import UserError
 from dlm.data import store
 from dlm.data.recipe import Recipe
 from dlm.data.store import clean, size
+from dlm.dialogue.builtin_template import BuiltinTemplate
 from dlm.dialogue.encoding import PolicyConfig, fit, fit_many
 from dlm.dialogue.schema import Dialogue, Message, to_json, turn_of_messages
-from dlm.dialogue.template import TemplateConfig
 from dlm.dialogue.tokenizer import TokenizerConfig, train
 
 RECIPE = Recipe(
     split="train",
     data="d1",
     tokenizer="t1",
-    template=TemplateConfig(),
+    template="f1",
     policy=PolicyConfig(),
     length=160,
     overflow="drop",
@@ -32,21 +32,18 @@ RECIPE = Recipe(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class OtherTemplate(TemplateConfig):
-    """Stands for a template that comes later."""
-
-    name: str = "other"
-
-    def __post_init__(self):
-        pass
+def other_template(tokenizer, name=None):
+    """Another tokenizer, or another template of the same one."""
+    template = BuiltinTemplate(tokenizer)
+    template.digest = name or template.digest
+    return template
 
 
 CHANGES = {
     "split": "test",
     "data": "d2",
     "tokenizer": "t2",
-    "template": OtherTemplate(),
+    "template": "f2",
     "policy": PolicyConfig(channels=("reply",)),
     "length": 161,
     "overflow": "raise",
@@ -68,11 +65,11 @@ def encoded(monkeypatch):
     return seen
 
 
-def test_pieces_are_what_encoding_gave(pieces, dialogues, tokenizer):
+def test_pieces_are_what_encoding_gave(pieces, dialogues, template):
     """The cache gives back every field of every piece, bit for bit, with its dialogue and task."""
     index = 0
     for number, dialogue in enumerate(dialogues):
-        for wanted in fit(dialogue, tokenizer, PolicyConfig(), 160):
+        for wanted in fit(dialogue, template, PolicyConfig(), 160):
             piece = pieces.piece(index)
             for field in dataclasses.fields(wanted):
                 left, right = getattr(piece, field.name), getattr(wanted, field.name)
@@ -107,7 +104,7 @@ def test_each_change_gives_another_key(field):
         {"name": "test"},
         {"data_digest": "d2"},
         {"tokenizer": train(["other text"], (), TokenizerConfig(vocab_size=280))},
-        {"template": OtherTemplate()},
+        {"template": "other"},
         {"policy": CHANGES["policy"]},
         {"length": 150},
         {"overflow": "raise"},
@@ -115,8 +112,12 @@ def test_each_change_gives_another_key(field):
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_each_argument_reaches_the_key(build, encoded, changes):
+def test_each_argument_reaches_the_key(build, encoded, tokenizer, changes):
     """Caches know their makers: a cache is reused if and only if nothing has changed."""
+    changes = dict(changes)
+    if changes.keys() & {"tokenizer", "template"}:
+        other = changes.pop("tokenizer", tokenizer), changes.pop("template", None)
+        changes["template"] = other_template(*other)
     base = build()
     assert len(encoded) == 60
     assert build().folder == base.folder
@@ -140,7 +141,7 @@ def test_code_is_part_of_the_key(build, tmp_path, monkeypatch):
     assert len({base, *keys}) == 5
 
 
-def test_counts(build, dialogues, tokenizer):
+def test_counts(build, dialogues, template):
     """Dialogues, turns, tokens and learned tokens by channel, counted apart from the cache."""
     pieces = build()
     counts = pieces.counts
@@ -151,7 +152,7 @@ def test_counts(build, dialogues, tokenizer):
     for channel in ("state", "reply"):
         said = [m for d in dialogues for m in d.messages if m.channel == channel]
         # the channel's token, the content and the terminator
-        wanted = sum(len(tokenizer.encode(m.content)) + 2 for m in said)
+        wanted = sum(len(template.tokenizer.encode(m.content)) + 2 for m in said)
         assert counts.supervised[channel] == wanted
     assert set(counts.supervised) == {"state", "reply"}
 
@@ -237,6 +238,7 @@ def test_user_mistake_leaves_nothing_behind(build, tmp_path):
 WRITER = """
 import json, sys, time
 from dlm.data.store import build_or_load
+from dlm.dialogue.builtin_template import BuiltinTemplate
 from dlm.dialogue.encoding import PolicyConfig
 from dlm.dialogue.schema import from_json
 from dlm.dialogue.tokenizer import Tokenizer
@@ -250,18 +252,18 @@ class Slow(list):
 folder = sys.argv[1]
 with open(folder + "/dialogues") as file:
     source = Slow(from_json(json.loads(line), "") for line in file)
-tokenizer = Tokenizer.load(folder + "/tokenizer")
+template = BuiltinTemplate(Tokenizer.load(folder + "/tokenizer"))
 print("ready", flush=True)
 sys.stdin.readline()
-build_or_load(source, tokenizer, PolicyConfig(), 160, name="train", data_digest="d1",
+build_or_load(source, template, PolicyConfig(), 160, name="train", data_digest="d1",
               cache_dir=folder)
 """
 
 
 @pytest.fixture
-def start_writer(dialogues, tokenizer, tmp_path):
+def start_writer(dialogues, template, tmp_path):
     """Starts processes that encode the dialogues slowly into the cache of this test."""
-    tokenizer.save(tmp_path / "tokenizer")
+    template.tokenizer.save(tmp_path / "tokenizer")
     lines = [json.dumps(to_json(dialogue)) for dialogue in dialogues]
     (tmp_path / "dialogues").write_text("\n".join(lines))
     command = [sys.executable, "-c", WRITER, str(tmp_path)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dlm.dialogue.builtin_template import BuiltinTemplate
 from dlm.dialogue.tokenizer import Tokenizer, TokenizerConfig, train
 
 TEXTS = (
@@ -17,3 +18,8 @@ TEXTS = (
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return train(TEXTS * 20, ("Marlo Venta", "Hotel of Koris"), TokenizerConfig(vocab_size=400))
+
+
+@pytest.fixture(scope="session")
+def template(tokenizer) -> BuiltinTemplate:
+    return BuiltinTemplate(tokenizer)

@@ -21,7 +21,7 @@ from dlm.dialogue.encoding import (
     truncate,
 )
 from dlm.dialogue.schema import Dialogue, Message, response_units, turn_of_messages, turns
-from dlm.dialogue.template import message_text, parse, prompt
+from dlm.dialogue.template import message_text
 from dlm.dialogue.tokenizer import CONTROL
 
 LEARN = PolicyConfig()
@@ -47,17 +47,17 @@ def ids_of(encoded):
     return [int(encoded.tokens[0]), *encoded.targets.tolist()]
 
 
-def spans(encoded, tokenizer):
+def spans(encoded, template):
     """The positions t of each rendered message's targets, found by the terminators alone."""
-    end = tokenizer.control("<|end|>")
+    end = template.tokenizer.control("<|end|>")
     stops = [t + 1 for t, token in enumerate(encoded.targets.tolist()) if token == end]
     return [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
 
 
-def assert_labels_spell(encoded, dialogue, tokenizer, policy=LEARN):
+def assert_labels_spell(encoded, dialogue, template, policy=LEARN):
     """The learned targets of a message are its channel, exactly its text, and the terminator."""
     messages = [None] * bool(dialogue.tools) + list(dialogue.messages)
-    cuts = spans(encoded, tokenizer)
+    cuts = spans(encoded, template)
     assert len(cuts) == len(messages)
     for message, cut in zip(messages, cuts, strict=True):
         weights = encoded.loss_weights[cut]
@@ -65,80 +65,83 @@ def assert_labels_spell(encoded, dialogue, tokenizer, policy=LEARN):
         assert set(weights[weights > 0].tolist()) == ({weight} if weight else set())
         if weight:
             channel, *body, end = encoded.targets[cut][weights > 0].tolist()
-            assert channel == tokenizer.control(f"<|{message.channel}|>")
-            assert b"".join(map(tokenizer.token_bytes, body)) == message_text(message).encode()
-            assert all(token < tokenizer.text_size for token in body)
-            assert end == tokenizer.control("<|end|>")
+            assert channel == template.tokenizer.control(f"<|{message.channel}|>")
+            assert (
+                b"".join(map(template.tokenizer.token_bytes, body))
+                == message_text(message).encode()
+            )
+            assert all(token < template.tokenizer.text_size for token in body)
+            assert end == template.tokenizer.control("<|end|>")
 
 
-def assert_terminators_learned(encoded, dialogue, tokenizer, policy=LEARN):
+def assert_terminators_learned(encoded, dialogue, template, policy=LEARN):
     """Every learned message's terminator is learned, no other one is."""
     messages = [None] * bool(dialogue.tools) + list(dialogue.messages)
-    ends = encoded.loss_weights[encoded.targets == tokenizer.control("<|end|>")]
+    ends = encoded.loss_weights[encoded.targets == template.tokenizer.control("<|end|>")]
     wanted = [policy.weight(message) if message else 0.0 for message in messages]
     assert ends.tolist() == wanted
 
 
 @settings(max_examples=200)
 @given(dialogue=dialogues())
-def test_labels_spell_the_span(tokenizer, dialogue):
+def test_labels_spell_the_span(template, dialogue):
     """Labels spell the span: learned targets are a message's text and terminator, to the byte."""
-    assert_labels_spell(encode(dialogue, tokenizer, LEARN), dialogue, tokenizer)
+    assert_labels_spell(encode(dialogue, template, LEARN), dialogue, template)
 
 
 @given(dialogue=dialogues())
-def test_the_terminator_is_learned(tokenizer, dialogue):
+def test_the_terminator_is_learned(template, dialogue):
     """The terminator is learned: of each learned message, and of no other."""
-    assert_terminators_learned(encode(dialogue, tokenizer, LEARN), dialogue, tokenizer)
+    assert_terminators_learned(encode(dialogue, template, LEARN), dialogue, template)
 
 
 def shifted(by):
-    return lambda encoded, tokenizer: replace(
+    return lambda encoded, template: replace(
         encoded, loss_weights=np.roll(encoded.loss_weights, by)
     )
 
 
-def unshifted(encoded, tokenizer):
+def unshifted(encoded, template):
     return replace(encoded, targets=encoded.tokens)
 
 
-def terminators_masked(encoded, tokenizer):
-    ends = encoded.targets == tokenizer.control("<|end|>")
+def terminators_masked(encoded, template):
+    ends = encoded.targets == template.tokenizer.control("<|end|>")
     return replace(encoded, loss_weights=np.where(ends, 0, encoded.loss_weights))
 
 
-def content_only(encoded, tokenizer):
-    control = encoded.targets >= tokenizer.text_size
+def content_only(encoded, template):
+    control = encoded.targets >= template.tokenizer.text_size
     return replace(encoded, loss_weights=np.where(control, 0, encoded.loss_weights))
 
 
-def full(encoded, tokenizer):
+def full(encoded, template):
     return replace(encoded, loss_weights=np.ones_like(encoded.loss_weights))
 
 
 @pytest.mark.parametrize(
     "mutant", [shifted(1), shifted(-1), unshifted, terminators_masked, content_only, full]
 )
-def test_labels_that_do_not_spell_the_span_are_seen(tokenizer, mutant):
+def test_labels_that_do_not_spell_the_span_are_seen(template, mutant):
     """Labels spell the span: a mask or targets one off, too short or too long are seen."""
-    encoded = encode(WORKED, tokenizer, LEARN)
-    assert_labels_spell(encoded, WORKED, tokenizer)
+    encoded = encode(WORKED, template, LEARN)
+    assert_labels_spell(encoded, WORKED, template)
     with pytest.raises(AssertionError):
-        assert_labels_spell(mutant(encoded, tokenizer), WORKED, tokenizer)
+        assert_labels_spell(mutant(encoded, template), WORKED, template)
 
 
 @pytest.mark.parametrize("mutant", [shifted(-1), terminators_masked, content_only, full])
-def test_terminators_left_out_are_seen(tokenizer, mutant):
+def test_terminators_left_out_are_seen(template, mutant):
     """The terminator is learned: masking it, learning content only or everything is seen."""
-    encoded = encode(WORKED, tokenizer, LEARN)
-    assert_terminators_learned(encoded, WORKED, tokenizer)
+    encoded = encode(WORKED, template, LEARN)
+    assert_terminators_learned(encoded, WORKED, template)
     with pytest.raises(AssertionError):
-        assert_terminators_learned(mutant(encoded, tokenizer), WORKED, tokenizer)
+        assert_terminators_learned(mutant(encoded, template), WORKED, template)
 
 
 @given(dialogue=dialogues())
-def test_arrays_keep_their_contract(tokenizer, dialogue):
-    encoded = encode(dialogue, tokenizer, LEARN)
+def test_arrays_keep_their_contract(template, dialogue):
+    encoded = encode(dialogue, template, LEARN)
     for field in fields(encoded):
         array = getattr(encoded, field.name)
         assert array.shape == encoded.tokens.shape
@@ -148,12 +151,12 @@ def test_arrays_keep_their_contract(tokenizer, dialogue):
 
 
 @given(dialogue=dialogues())
-def test_positions_know_channel_turn_and_unit(tokenizer, dialogue):
+def test_positions_know_channel_turn_and_unit(template, dialogue):
     """Each target carries its message's channel and turn; outputs of the assistant their unit."""
-    encoded = encode(dialogue, tokenizer, LEARN)
+    encoded = encode(dialogue, template, LEARN)
     offset = int(bool(dialogue.tools))
     units = {i: unit for unit, group in enumerate(response_units(dialogue)) for i in group}
-    for number, cut in enumerate(spans(encoded, tokenizer)):
+    for number, cut in enumerate(spans(encoded, template)):
         index = number - offset
         message = dialogue.messages[index] if index >= 0 else None
         name = (message.channel or message.role) if message else "tools"
@@ -171,10 +174,10 @@ def test_channels_are_numbered_once():
     assert CHANNEL_NAMES[5:] == ("intent", "state", "reason", "call", "act", "reply")
 
 
-def test_a_policy_chooses_channels(tokenizer):
+def test_a_policy_chooses_channels(template):
     policy = PolicyConfig(channels=("state", "reply"))
-    encoded = encode(WORKED, tokenizer, policy)
-    assert_labels_spell(encoded, WORKED, tokenizer, policy)
+    encoded = encode(WORKED, template, policy)
+    assert_labels_spell(encoded, WORKED, template, policy)
     learned = {CHANNEL_NAMES[i] for i in encoded.channel_ids[encoded.loss_weights > 0]}
     assert learned == {"state", "reply"}
     with pytest.raises(RecordError, match=r"policy\.channels: unknown value 'stat'; did you mean"):
@@ -202,13 +205,13 @@ def part(dialogue, first, last):
     return replace(dialogue, messages=tuple(kept_messages(dialogue, first, last)))
 
 
-def size(dialogue, tokenizer):
+def size(dialogue, template):
     """Positions of a dialogue, from its prompt: without the header, and the last is no input."""
-    return len(prompt(dialogue, tokenizer)) - 2
+    return len(template.prompt(dialogue)) - 2
 
 
-def fitting(dialogue, tokenizer, length, *args):
-    pieces = fit_many([dialogue], tokenizer, LEARN, length, *args)[0]
+def fitting(dialogue, template, length, *args):
+    pieces = fit_many([dialogue], template, LEARN, length, *args)[0]
     return [] if isinstance(pieces, Rejected) else pieces
 
 
@@ -230,76 +233,76 @@ lengths = st.integers(10, 120)
     length=lengths,
     mode=st.sampled_from([("drop",), ("split",), ("drop", True)]),
 )
-def test_no_message_is_cut(tokenizer, dialogue, length, mode):
+def test_no_message_is_cut(template, dialogue, length, mode):
     """Truncation never cuts a message; a piece is whole turns in a row and all that is kept."""
-    for piece in fitting(dialogue, tokenizer, length, *mode):
+    for piece in fitting(dialogue, template, length, *mode):
         assert len(piece.tokens) <= length
         assert piece.loss_weights.any()
-        held = parse(ids_of(piece), tokenizer)
+        held = template.parse(ids_of(piece))
         last = int(piece.turn_ids.max())
         wanted = [
             [as_read(message) for message in kept_messages(dialogue, first, last)]
             for first in range(last + 1)
         ]
         assert held in wanted
-        assert ids_of(piece) == prompt(part(dialogue, wanted.index(held), last), tokenizer)[:-1]
+        assert ids_of(piece) == template.prompt(part(dialogue, wanted.index(held), last))[:-1]
 
 
 @settings(max_examples=150)
 @given(dialogue=dialogues(max_turns=6), length=lengths)
-def test_evaluation_scores_everything_once(tokenizer, dialogue, length):
+def test_evaluation_scores_everything_once(template, dialogue, length):
     """In evaluation each learned message that fits with its turn is scored once, others never."""
     assert_scored_once(
-        fitting(dialogue, tokenizer, length, "raise", True), dialogue, tokenizer, length
+        fitting(dialogue, template, length, "raise", True), dialogue, template, length
     )
 
 
-def assert_scored_once(pieces, dialogue, tokenizer, length):
-    whole = learned_by_turn(encode(dialogue, tokenizer, LEARN))
+def assert_scored_once(pieces, dialogue, template, length):
+    whole = learned_by_turn(encode(dialogue, template, LEARN))
     scored = [
         (turn, targets) for piece in pieces for turn, targets in learned_by_turn(piece).items()
     ]
-    fits = [turn for turn in whole if size(part(dialogue, turn, turn), tokenizer) <= length]
+    fits = [turn for turn in whole if size(part(dialogue, turn, turn), template) <= length]
     assert sorted(scored) == sorted((turn, whole[turn]) for turn in fits)
 
 
-def test_evaluation_that_scores_twice_or_never_is_seen(tokenizer):
+def test_evaluation_that_scores_twice_or_never_is_seen(template):
     """In evaluation everything is scored once: a lost piece and a twice scored turn are seen."""
     case = chat(7)
-    length = size(part(case, 0, 3), tokenizer)
-    pieces = fitting(case, tokenizer, length, "drop", True)
-    assert_scored_once(pieces, case, tokenizer, length)
-    twice = replace(pieces[1], loss_weights=full(pieces[1], tokenizer).loss_weights)
+    length = size(part(case, 0, 3), template)
+    pieces = fitting(case, template, length, "drop", True)
+    assert_scored_once(pieces, case, template, length)
+    twice = replace(pieces[1], loss_weights=full(pieces[1], template).loss_weights)
     for mutant in (pieces[:-1], [*pieces, pieces[0]], [pieces[0], twice, *pieces[2:]]):
         with pytest.raises(AssertionError):
-            assert_scored_once(mutant, case, tokenizer, length)
+            assert_scored_once(mutant, case, template, length)
 
 
 @settings(max_examples=150)
 @given(dialogue=dialogues(max_turns=6), length=lengths)
-def test_evaluation_sees_the_longest_history(tokenizer, dialogue, length):
+def test_evaluation_sees_the_longest_history(template, dialogue, length):
     """A scored turn is read with as many earlier turns as fit."""
-    for piece in fitting(dialogue, tokenizer, length, "drop", True):
+    for piece in fitting(dialogue, template, length, "drop", True):
         for turn in learned_by_turn(piece):
             fits = [
                 first
                 for first in range(turn + 1)
-                if size(part(dialogue, first, turn), tokenizer) <= length
+                if size(part(dialogue, first, turn), template) <= length
             ]
-            seen = prompt(part(dialogue, fits[0], turn), tokenizer)[:-1]
+            seen = template.prompt(part(dialogue, fits[0], turn))[:-1]
             assert ids_of(piece)[: len(seen)] == seen
 
 
 @settings(max_examples=150)
 @given(dialogue=dialogues(max_turns=6), length=lengths)
-def test_split_learns_every_fitting_turn_once(tokenizer, dialogue, length):
-    whole = learned_by_turn(encode(dialogue, tokenizer, LEARN))
+def test_split_learns_every_fitting_turn_once(template, dialogue, length):
+    whole = learned_by_turn(encode(dialogue, template, LEARN))
     split = [
         (turn, targets)
-        for piece in fitting(dialogue, tokenizer, length, "split")
+        for piece in fitting(dialogue, template, length, "split")
         for turn, targets in learned_by_turn(piece).items()
     ]
-    fits = [turn for turn in whole if size(part(dialogue, turn, turn), tokenizer) <= length]
+    fits = [turn for turn in whole if size(part(dialogue, turn, turn), template) <= length]
     assert sorted(split) == sorted((turn, whole[turn]) for turn in fits)
 
 
@@ -320,30 +323,30 @@ def seen_turns(piece):
     return sorted({int(turn) for turn in piece.turn_ids} - {-1})
 
 
-def test_drop_keeps_the_newest_turns_and_what_stands_above(tokenizer):
+def test_drop_keeps_the_newest_turns_and_what_stands_above(template):
     case = chat(7)
-    length = size(part(case, 4, 6), tokenizer)
-    [piece] = fit(case, tokenizer, LEARN, length)
+    length = size(part(case, 4, 6), template)
+    [piece] = fit(case, template, LEARN, length)
     assert len(piece.tokens) == length
-    held = parse(ids_of(piece), tokenizer)
+    held = template.parse(ids_of(piece))
     assert [message.role for message in held[:3]] == ["system", "context", "user"]
     assert sorted(learned_by_turn(piece)) == [4, 5, 6]
-    [shorter] = fit(case, tokenizer, LEARN, length - 1)
+    [shorter] = fit(case, template, LEARN, length - 1)
     assert sorted(learned_by_turn(shorter)) == [5, 6]
-    [whole] = fit(case, tokenizer, LEARN, size(case, tokenizer))
+    [whole] = fit(case, template, LEARN, size(case, template))
     assert seen_turns(whole) == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_split_shares_no_turn(tokenizer):
+def test_split_shares_no_turn(template):
     case = chat(7)
-    pieces = fit(case, tokenizer, LEARN, size(part(case, 4, 6), tokenizer), "split")
+    pieces = fit(case, template, LEARN, size(part(case, 4, 6), template), "split")
     # the context is not there before its turn, so more turns fit into the first piece
     assert [sorted(learned_by_turn(piece)) for piece in pieces] == [[0, 1, 2], [3, 4, 5], [6]]
 
 
-def test_evaluation_shares_a_piece_where_the_history_is_the_same(tokenizer):
+def test_evaluation_shares_a_piece_where_the_history_is_the_same(template):
     case = chat(7)
-    pieces = fit(case, tokenizer, LEARN, size(part(case, 0, 3), tokenizer), evaluation=True)
+    pieces = fit(case, template, LEARN, size(part(case, 0, 3), template), evaluation=True)
     assert [sorted(learned_by_turn(piece)) for piece in pieces] == [[0, 1, 2, 3], [4], [5], [6]]
     assert [seen_turns(piece) for piece in pieces[1:]] == [
         [1, 2, 3, 4],
@@ -352,47 +355,47 @@ def test_evaluation_shares_a_piece_where_the_history_is_the_same(tokenizer):
     ]
 
 
-def test_raise_names_dialogue_and_remedy(tokenizer):
+def test_raise_names_dialogue_and_remedy(template):
     case = chat(3)
-    tokens = size(case, tokenizer)
+    tokens = size(case, template)
     with pytest.raises(
         UserError, match=f"dialogue chat: {tokens} tokens exceed data.length=9; raise"
     ):
-        fit(case, tokenizer, LEARN, 9, "raise")
-    assert len(fit(case, tokenizer, LEARN, tokens, "raise")) == 1
+        fit(case, template, LEARN, 9, "raise")
+    assert len(fit(case, template, LEARN, tokens, "raise")) == 1
 
 
-def test_a_turn_that_never_fits_is_left_out(tokenizer):
+def test_a_turn_that_never_fits_is_left_out(template):
     long = Message("user", "a table " * 40)
     case = replace(chat(3), messages=(*chat(3).messages, long, Message("assistant", "no")))
-    length = size(part(case, 0, 2), tokenizer)
+    length = size(part(case, 0, 2), template)
     for mode in (("drop",), ("split",), ("drop", True)):
-        [piece] = fit(case, tokenizer, LEARN, length, *mode)
+        [piece] = fit(case, template, LEARN, length, *mode)
         assert sorted(learned_by_turn(piece)) == [0, 1, 2]
     alone = Dialogue("alone", (long, Message("assistant", "no")))
     with pytest.raises(
         Rejected, match="dialogue alone: too long: none of its turns fits 30"
     ) as error:
-        fit(alone, tokenizer, LEARN, 30)
+        fit(alone, template, LEARN, 30)
     assert error.value.reason == "too long"
 
 
 @pytest.mark.parametrize("mode", [("drop",), ("split",), ("raise",), ("drop", True)])
-def test_no_empty_mask_passes(tokenizer, mode):
+def test_no_empty_mask_passes(template, mode):
     """No empty or full mask passes: a dialogue without a weight is refused by name."""
     for case in (
         chat(1, weight=0.0),
         Dialogue("chat", (Message("system", "brief"),)),
         Dialogue("chat", (Message("user", "hi"),)),
     ):
-        [refused] = fit_many([case], tokenizer, LEARN, 500, *mode)
+        [refused] = fit_many([case], template, LEARN, 500, *mode)
         assert isinstance(refused, Rejected)
         assert "dialogue chat: nothing to learn" in str(refused)
-    encoded = encode(chat(2), tokenizer, LEARN)
+    encoded = encode(chat(2), template, LEARN)
     assert 0 < (encoded.loss_weights > 0).sum() < encoded.loss_weights.size
 
 
-def test_no_mask_is_empty_after_truncation(tokenizer):
+def test_no_mask_is_empty_after_truncation(template):
     """No empty mask passes: what has a weight may be what was dropped."""
     case = chat(3)
     unlearned = [
@@ -400,59 +403,59 @@ def test_no_mask_is_empty_after_truncation(tokenizer):
         for i, message in enumerate(case.messages)
     ]
     case = replace(case, messages=tuple(unlearned))
-    length = size(part(case, 1, 2), tokenizer)
+    length = size(part(case, 1, 2), template)
     with pytest.raises(Rejected, match="nothing left to learn: what has a weight is in turns drop"):
-        fit(case, tokenizer, LEARN, length)
-    [piece] = fit(case, tokenizer, LEARN, length, evaluation=True)
+        fit(case, template, LEARN, length)
+    [piece] = fit(case, template, LEARN, length, evaluation=True)
     assert sorted(learned_by_turn(piece)) == [0]
-    assert [sorted(learned_by_turn(p)) for p in fit(case, tokenizer, LEARN, length, "split")] == [
+    assert [sorted(learned_by_turn(p)) for p in fit(case, template, LEARN, length, "split")] == [
         [0]
     ]
 
 
-def test_an_unknown_overflow_is_refused(tokenizer):
+def test_an_unknown_overflow_is_refused(template):
     with pytest.raises(
         UserError, match=r"data\.overflow: unknown value 'dorp'; did you mean 'drop'"
     ):
-        fit(chat(1), tokenizer, LEARN, 100, "dorp")
+        fit(chat(1), template, LEARN, 100, "dorp")
 
 
-def test_many_at_once_give_what_each_gives(tokenizer):
+def test_many_at_once_give_what_each_gives(template):
     cases = [
         chat(1),
         chat(4, weight=0.0),
         chat(9, weight=0.5),
         Dialogue("none", (Message("user"),)),
     ]
-    for case, pieces in zip(cases, fit_many(cases, tokenizer, LEARN, 60), strict=True):
+    for case, pieces in zip(cases, fit_many(cases, template, LEARN, 60), strict=True):
         if isinstance(pieces, Rejected):
             with pytest.raises(Rejected, match=pieces.reason):
-                fit(case, tokenizer, LEARN, 60)
+                fit(case, template, LEARN, 60)
         else:
-            for ours, theirs in zip(pieces, fit(case, tokenizer, LEARN, 60), strict=True):
+            for ours, theirs in zip(pieces, fit(case, template, LEARN, 60), strict=True):
                 for field in fields(ours):
                     assert np.array_equal(getattr(ours, field.name), getattr(theirs, field.name))
 
 
 @given(dialogue=dialogues(max_turns=6), length=lengths)
-def test_truncated_prompts_keep_the_newest_turns(tokenizer, dialogue, length):
+def test_truncated_prompts_keep_the_newest_turns(template, dialogue, length):
     last = len(turns(dialogue)) - 1
     fits = [
         first
         for first in range(last + 1)
-        if len(prompt(part(dialogue, first, last), tokenizer)) <= length
+        if len(template.prompt(part(dialogue, first, last))) <= length
     ]
     if fits:
-        assert truncate(dialogue, tokenizer, length) == part(dialogue, fits[0], last)
+        assert truncate(dialogue, template, length) == part(dialogue, fits[0], last)
     else:
         with pytest.raises(Rejected, match=f"its last turn exceeds {length} tokens"):
-            truncate(dialogue, tokenizer, length)
+            truncate(dialogue, template, length)
 
 
-def test_control_tokens_of_the_worked_example(tokenizer):
+def test_control_tokens_of_the_worked_example(template):
     """The learned control tokens are channels and terminators; no header is."""
-    encoded = encode(WORKED, tokenizer, LEARN)
+    encoded = encode(WORKED, template, LEARN)
     learned = encoded.targets[encoded.loss_weights > 0]
-    names = {tokenizer.control_name(int(token)) for token in learned} - {None}
+    names = {template.tokenizer.control_name(int(token)) for token in learned} - {None}
     assert names == {"<|state|>", "<|call|>", "<|reply|>", "<|end|>"}
     assert names < set(CONTROL)

@@ -8,16 +8,10 @@ from dialogue_cases import as_read, dialogues, text
 from hypothesis import given
 
 from dlm.core.errors import UserError
-from dlm.dialogue import template
+from dlm.dialogue.builtin_template import BuiltinTemplate
 from dlm.dialogue.schema import Dialogue, Message
-from dlm.dialogue.template import (
-    TemplateConfig,
-    assistant_header,
-    message_text,
-    parse,
-    prompt,
-    render,
-)
+from dlm.dialogue.template import message_text
+from dlm.dialogue.templates import TemplateConfig
 from dlm.dialogue.tokenizer import CONTROL
 
 FIND = Message("assistant", "", "call", "find", {"price": "cheap", "near": "Café"})
@@ -37,12 +31,15 @@ WORKED = Dialogue(
 )
 
 
-def ids_of(dialogue, tokenizer, render=render):
-    return [i for message in render(dialogue, tokenizer) for i in message.header + message.output]
+def ids_of(dialogue, template, render=BuiltinTemplate.render):
+    return [i for message in render(template, dialogue) for i in message.ids]
 
 
-def shown(ids, tokenizer):
-    names = [(tokenizer.control_name(i) or "").encode() or tokenizer.token_bytes(i) for i in ids]
+def shown(ids, template):
+    names = [
+        (template.tokenizer.control_name(i) or "").encode() or template.tokenizer.token_bytes(i)
+        for i in ids
+    ]
     return b"".join(names).decode()
 
 
@@ -50,19 +47,21 @@ def first(dialogue, count):
     return replace(dialogue, messages=dialogue.messages[:count])
 
 
-def assert_one_rendering(dialogue, tokenizer, render=render, prompt=prompt):
-    whole = ids_of(dialogue, tokenizer, render)
+def assert_one_rendering(
+    dialogue, template, render=BuiltinTemplate.render, prompt=BuiltinTemplate.prompt
+):
+    whole = ids_of(dialogue, template, render)
     for count, message in enumerate(dialogue.messages):
-        seen = ids_of(first(dialogue, count), tokenizer, render)
+        seen = ids_of(first(dialogue, count), template, render)
         assert whole[: len(seen)] == seen
         if message.role == "assistant":
-            asked = prompt(first(dialogue, count), tokenizer)
+            asked = prompt(template, first(dialogue, count))
             assert whole[: len(asked)] == asked
-            assert len(asked) == len(seen) + len(assistant_header(tokenizer))
+            assert len(asked) == len(seen) + len(template.header)
 
 
-def test_the_rendering_of_a_worked_example(tokenizer):
-    assert shown(ids_of(WORKED, tokenizer), tokenizer) == (
+def test_the_rendering_of_a_worked_example(template):
+    assert shown(ids_of(WORKED, template), template) == (
         '<|tools|>{"name": "find"}\n{"name": "book"}<|end|>'
         "<|system|>  be brief <|end|>"
         "<|user|><|end|>"
@@ -76,82 +75,84 @@ def test_the_rendering_of_a_worked_example(tokenizer):
     )
 
 
-def test_headers_are_read_and_outputs_end(tokenizer):
-    for message in render(WORKED, tokenizer):
-        assert message.header == [tokenizer.control(f"<|{message.role}|>")]
-        assert message.output[-1] == tokenizer.control("<|end|>")
+def test_headers_are_read_and_outputs_end(template):
+    for message in template.render(WORKED):
+        assert message.header == [template.tokenizer.control(f"<|{message.role}|>")]
+        assert message.output[-1] == template.tokenizer.control("<|end|>")
         if message.role == "assistant":
-            assert message.output[0] == tokenizer.control(f"<|{message.channel}|>")
-    assert [message.message_index for message in render(WORKED, tokenizer)] == list(range(-1, 8))
+            assert message.output[0] == template.tokenizer.control(f"<|{message.channel}|>")
+    assert [message.message_index for message in template.render(WORKED)] == list(range(-1, 8))
 
 
 @given(dialogue=dialogues())
-def test_parse_inverts_render(tokenizer, dialogue):
+def test_parse_inverts_render(template, dialogue):
     """What a model reads tells every message: parsing the ids gives the dialogue back."""
     wanted = [as_read(message) for message in dialogue.messages]
-    assert parse(ids_of(dialogue, tokenizer), tokenizer) == wanted
+    assert template.parse(ids_of(dialogue, template)) == wanted
 
 
 @given(dialogue=dialogues())
-def test_one_rendering(tokenizer, dialogue):
+def test_one_rendering(template, dialogue):
     """One rendering: the first messages' ids, and every prompt, are a prefix of the whole."""
-    assert_one_rendering(dialogue, tokenizer)
+    assert_one_rendering(dialogue, template)
 
 
-def stripped(dialogue, tokenizer):
+def stripped(template, dialogue):
     clean = [
         replace(message, content=message.content.strip()) if message.content else message
         for message in dialogue.messages
     ]
-    return prompt(replace(dialogue, messages=tuple(clean)), tokenizer)
+    return template.prompt(replace(dialogue, messages=tuple(clean)))
 
 
-def last_marked(dialogue, tokenizer):
-    *before, last = render(dialogue, tokenizer) or [None]
+def last_marked(template, dialogue):
+    *before, last = template.render(dialogue) or [None]
     return [*before, last._replace(output=[*last.output, 0])] if last else []
 
 
-def headless(dialogue, tokenizer):
-    return prompt(dialogue, tokenizer)[:-1]
+def headless(template, dialogue):
+    return template.prompt(dialogue)[:-1]
 
 
 @pytest.mark.parametrize(
     "mutant", [{"prompt": stripped}, {"prompt": headless}, {"render": last_marked}]
 )
-def test_one_rendering_sees_its_mutants(tokenizer, mutant):
+def test_one_rendering_sees_its_mutants(template, mutant):
     """One rendering: stripped white space, a lost header and an end of all are seen."""
-    assert_one_rendering(WORKED, tokenizer)
+    assert_one_rendering(WORKED, template)
     with pytest.raises(AssertionError):
-        assert_one_rendering(WORKED, tokenizer, **mutant)
+        assert_one_rendering(WORKED, template, **mutant)
 
 
 @given(content=text)
-def test_content_brings_no_control_into_a_message(tokenizer, content):
+def test_content_brings_no_control_into_a_message(template, content):
     """Content is never control: a message holds its own three or two control ids, no others."""
     calls = Message("assistant", "", "call", "f", {content: content})
     messages = (Message("user", content), calls, Message("tool", content, name="f"))
     whole = Dialogue("d", (*messages, Message("assistant", content)), tools=({"name": content},))
-    names = [tokenizer.control_name(i) for i in ids_of(whole, tokenizer)]
+    names = [template.tokenizer.control_name(i) for i in ids_of(whole, template)]
     assert [name for name in names if name] == [
         *("<|tools|>", "<|end|>", "<|user|>", "<|end|>", "<|assistant|>", "<|call|>", "<|end|>"),
         *("<|tool|>", "<|end|>", "<|assistant|>", "<|reply|>", "<|end|>"),
     ]
 
 
-def test_encoding_the_rendered_string_would_confuse_them(tokenizer):
+def test_encoding_the_rendered_string_would_confuse_them(template):
     """Content is never control: rendering to one string and splitting it there reads two turns."""
-    rendered = shown(ids_of(WORKED, tokenizer), tokenizer)
+    rendered = shown(ids_of(WORKED, template), template)
     split = re.split("|".join(map(re.escape, CONTROL)), rendered)
-    assert len(split) - 1 > sum(token >= tokenizer.text_size for token in ids_of(WORKED, tokenizer))
+    assert len(split) - 1 > sum(
+        token >= template.tokenizer.text_size for token in ids_of(WORKED, template)
+    )
 
 
-def test_text_parts_are_joined_and_others_refused(tokenizer):
+def test_text_parts_are_joined_and_others_refused(template):
     parts = ({"type": "text", "text": "a "}, {"type": "text", "text": "b"})
     assert message_text(Message("user", parts)) == "a b"
     with pytest.raises(UserError, match="the model reads text only; take the image out"):
         message_text(image := Message("user", ({"type": "image", "path": "a.png"},)))
     with pytest.raises(UserError, match=r"dialogue d: messages\[0\]: the model reads text only"):
-        render(Dialogue("d", (image,)), tokenizer)
+        template.render(Dialogue("d", (image,)))
 
 
 @pytest.mark.parametrize(
@@ -169,14 +170,14 @@ def test_text_parts_are_joined_and_others_refused(tokenizer):
         "[" * 100_000,
     ],
 )
-def test_an_unreadable_call_is_kept_as_text(tokenizer, written):
+def test_an_unreadable_call_is_kept_as_text(template, written):
     message = Message("assistant", written, "call", weight=0.0)
-    assert parse(ids_of(Dialogue("d", (message,)), tokenizer), tokenizer) == [message]
+    assert template.parse(ids_of(Dialogue("d", (message,)), template)) == [message]
 
 
-def test_a_call_spelled_otherwise_is_the_same_call(tokenizer):
+def test_a_call_spelled_otherwise_is_the_same_call(template):
     written = Message("assistant", '{"arguments":{},\n"name":"find"}', "call")
-    [call] = parse(ids_of(Dialogue("d", (written,)), tokenizer), tokenizer)
+    [call] = template.parse(ids_of(Dialogue("d", (written,)), template))
     assert call == Message("assistant", "", "call", "find", {})
 
 
@@ -194,22 +195,26 @@ def test_a_call_spelled_otherwise_is_the_same_call(tokenizer):
         (["<|pad|>"], "at 0: a message begins with a role's token"),
     ],
 )
-def test_ids_that_no_dialogue_gives_are_refused(tokenizer, ids, error):
-    tokens = [token for name in ids for token in spelled(name, tokenizer)]
+def test_ids_that_no_dialogue_gives_are_refused(template, ids, error):
+    tokens = [token for name in ids for token in spelled(name, template)]
     with pytest.raises(ValueError, match=error):
-        parse(tokens, tokenizer)
+        template.parse(tokens)
 
 
-def spelled(name, tokenizer):
-    return [tokenizer.control(name)] if name in CONTROL else tokenizer.encode(name)[:1]
+def spelled(name, template):
+    return (
+        [template.tokenizer.control(name)]
+        if name in CONTROL
+        else template.tokenizer.encode(name)[:1]
+    )
 
 
-def test_an_empty_dialogue_prompts_the_assistant(tokenizer):
-    assert prompt(Dialogue("d", ()), tokenizer) == assistant_header(tokenizer)
-    assert parse([], tokenizer) == []
+def test_an_empty_dialogue_prompts_the_assistant(template):
+    assert template.prompt(Dialogue("d", ())) == template.header
+    assert template.parse([]) == []
 
 
 def test_an_unknown_template_is_refused():
-    assert template.TemplateConfig().name == "builtin"
+    assert TemplateConfig().name == "builtin"
     with pytest.raises(UserError, match=r"template\.name: unknown value 'buildin'; did you mean"):
         TemplateConfig("buildin")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dlm.dialogue.tokenizer import Tokenizer
+from dlm.dialogue.template import Template
 from dlm.models.decoder import Model
 from tests.evaluation.tiny_talks import (
     LEARNED,
@@ -12,23 +12,23 @@ from tests.evaluation.tiny_talks import (
     learn,
     make_model,
     make_pieces,
-    make_tokenizer,
+    make_template,
 )
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> Tokenizer:
-    return make_tokenizer()
+def template() -> Template:
+    return make_template()
 
 
 @pytest.fixture(scope="session")
-def model(tokenizer: Tokenizer) -> Model:
-    return make_model(tokenizer)
+def model(template: Template) -> Model:
+    return make_model(template)
 
 
 @pytest.fixture(scope="session")
-def params(model: Model, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    pieces = make_pieces(LEARNED, tokenizer, tmp_path_factory.mktemp("learned"))
+def params(model: Model, template: Template, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    pieces = make_pieces(LEARNED, template, tmp_path_factory.mktemp("learned"))
     return learn(model, pieces, updates=60)
 
 

@@ -25,7 +25,7 @@ def score_step(model):
     return make_score_step(model, cross_entropy, chunk=48)
 
 
-def plain_means(dialogues, tokenizer, reference, length):
+def plain_means(dialogues, template, reference, length):
     """Every figure, counted token by token and unit by unit."""
     means, counts = defaultdict(float), defaultdict(float)
 
@@ -36,7 +36,7 @@ def plain_means(dialogues, tokenizer, reference, length):
     for dialogue in dialogues:
         task = f"task:{dialogue.task}/"
         units = {}
-        for piece in fit(dialogue, tokenizer, PolicyConfig(), length, evaluation=True):
+        for piece in fit(dialogue, template, PolicyConfig(), length, evaluation=True):
             losses, correct = reference(piece)
             messages = {}
             for t in np.flatnonzero(piece.loss_weights):
@@ -61,10 +61,10 @@ def plain_means(dialogues, tokenizer, reference, length):
 @pytest.mark.parametrize("length", [WHOLE, CUT])
 @pytest.mark.parametrize("pack", [True, False])
 def test_every_figure_is_that_of_a_plain_recomputation(
-    tmp_path, tokenizer, params, reference, score_step, length, pack
+    tmp_path, template, params, reference, score_step, length, pack
 ):
     """Packed and unpacked, whole and cut into pieces, the last batch not full."""
-    pieces = make_pieces(TALKS, tokenizer, tmp_path, length)
+    pieces = make_pieces(TALKS, template, tmp_path, length)
     only_read = [
         (piece.unit_ids >= 0) & (piece.loss_weights == 0)
         for piece in map(pieces.piece, range(len(pieces)))
@@ -74,7 +74,7 @@ def test_every_figure_is_that_of_a_plain_recomputation(
     assert (len(pieces) == len(TALKS)) == (length == WHOLE)
     assert (batches.segments > 1) == pack
     means = score_split(score_step, params, batches, pieces).means()
-    expected = plain_means(TALKS, tokenizer, reference, length)
+    expected = plain_means(TALKS, template, reference, length)
     assert means.keys() == expected.keys()
     for name, mean in means.items():
         assert mean.count == expected[name].count, name
@@ -84,11 +84,11 @@ def test_every_figure_is_that_of_a_plain_recomputation(
     assert 0 < means["token_accuracy"].value < 1
 
 
-def test_order_and_batch_size_change_no_figure(tmp_path, tokenizer, params, score_step):
+def test_order_and_batch_size_change_no_figure(tmp_path, template, params, score_step):
     """Each dialogue counts once, wherever it stands."""
     means = []
     for name, dialogues, rows in (("a", TALKS, 3), ("b", TALKS[::-1], 2)):
-        pieces = make_pieces(dialogues, tokenizer, tmp_path / name)
+        pieces = make_pieces(dialogues, template, tmp_path / name)
         batches = Batches(pieces, rows=rows, length=2 * WHOLE, shuffle=False)
         means.append(score_split(score_step, params, batches, pieces).means())
     first, second = means

@@ -9,7 +9,7 @@ import pytest
 
 from dlm.core.mean import Mean
 from dlm.dialogue.schema import Dialogue, Message, response_units, turn_of_messages, validate
-from dlm.dialogue.tokenizer import Tokenizer
+from dlm.dialogue.template import Template
 from dlm.evaluation.rollout import Replay, end_state, opening, replay, success
 from dlm.generation.engine import Completion, GenerateConfig
 from dlm.manager.events import to_dialogue
@@ -59,18 +59,18 @@ def interleaved(scripts: Sequence[Script]) -> list[Sequence[Message]]:
 
 
 def play(
-    tokenizer: Tokenizer, dialogues: Sequence[Dialogue], scripts: Sequence[Script], **settings
+    template: Template, dialogues: Sequence[Dialogue], scripts: Sequence[Script], **settings
 ) -> tuple[list[Replay], ScriptedEngine]:
-    engine = ScriptedEngine(tokenizer, interleaved(scripts))
-    replays = replay(dialogues, Bookings, engine, tokenizer, GenerateConfig(**settings))
+    engine = ScriptedEngine(template, interleaved(scripts))
+    replays = replay(dialogues, Bookings, engine, template, GenerateConfig(**settings))
     assert engine.responses == []
     return replays, engine
 
 
-def test_gold_responses_reach_the_gold_end_state_in_the_gold_words(tokenizer):
+def test_gold_responses_reach_the_gold_end_state_in_the_gold_words(template):
     """Dialogues of different lengths side by side, two of which book the same table."""
     dialogues = [FIRST, SECOND, TALK]
-    replays, _ = play(tokenizer, dialogues, [gold(d) for d in dialogues])
+    replays, _ = play(template, dialogues, [gold(d) for d in dialogues])
     assert [to_dialogue(r.conversation) for r in replays] == dialogues
     assert [r.success for r in replays] == [True, True, True]
     assert success(replays) == Mean(3.0, 3.0)
@@ -87,16 +87,16 @@ def test_gold_responses_reach_the_gold_end_state_in_the_gold_words(tokenizer):
     ],
     ids=["another argument", "one missing", "one more", "another order", "none"],
 )
-def test_a_world_that_ends_otherwise_is_a_failure(tokenizer, calls):
+def test_a_world_that_ends_otherwise_is_a_failure(template, calls):
     """Whatever is said; the neighbour in the batch is not touched."""
     written = [[called("book", place=place, people=people)] for place, people in calls]
     script = [[*written, [wrote("reply", "Booked.")]], *[[[wrote("reply", "Booked.")]]] * 2]
-    replays, _ = play(tokenizer, [SECOND, FIRST], [gold(SECOND), script])
+    replays, _ = play(template, [SECOND, FIRST], [gold(SECOND), script])
     assert [r.success for r in replays] == [True, False]
     assert success(replays) == Mean(1.0, 2.0)
 
 
-def test_other_words_and_a_call_that_changes_nothing_are_no_failure(tokenizer):
+def test_other_words_and_a_call_that_changes_nothing_are_no_failure(template):
     """Success is the world's state alone; the same call may come at another time."""
     look = [called("find", place="Rome")]
     script = [
@@ -104,11 +104,11 @@ def test_other_words_and_a_call_that_changes_nothing_are_no_failure(tokenizer):
         [[FIRST.messages[4]], [FIRST.messages[9]], [wrote("reply", "Both are booked.")]],
         [[wrote("reply", "Ciao.")]],
     ]
-    ((played,), _) = play(tokenizer, [FIRST], [script])
+    ((played,), _) = play(template, [FIRST], [script])
     assert played.success
 
 
-def test_calls_that_are_refused_change_nothing(tokenizer):
+def test_calls_that_are_refused_change_nothing(template):
     """On both sides: a refused call that was recorded is no booking that the model must make."""
     refused = [
         called("book", place="Rome", people="four"),
@@ -124,11 +124,11 @@ def test_calls_that_are_refused_change_nothing(tokenizer):
     assert end_state(recorded, Bookings) == end_state(SECOND, Bookings) == [["Rome", 4]]
     scripts = [gold(SECOND), gold(recorded)]
     for said in scripts:
-        ((played,), _) = play(tokenizer, [recorded], [said], constrained=False)
+        ((played,), _) = play(template, [recorded], [said], constrained=False)
         assert played.success
 
 
-def test_each_dialogue_has_a_fresh_world_of_its_own(tokenizer):
+def test_each_dialogue_has_a_fresh_world_of_its_own(template):
     """One for the model's calls and one for the recorded ones, both opened for that dialogue."""
     opened: dict[str, list[Bookings]] = {}
 
@@ -140,8 +140,8 @@ def test_each_dialogue_has_a_fresh_world_of_its_own(tokenizer):
     wrong = [[[called("book", place="Lima", people=1)], [wrote("reply", "Booked.")]]]
     again = replace(SECOND, id="again")
     scripts = [gold(SECOND), wrong, gold(TALK)]
-    engine = ScriptedEngine(tokenizer, interleaved(scripts))
-    replay([SECOND, again, TALK], open_world, engine, tokenizer, GenerateConfig())
+    engine = ScriptedEngine(template, interleaved(scripts))
+    replay([SECOND, again, TALK], open_world, engine, template, GenerateConfig())
     states = {name: sorted(world.state() for world in worlds) for name, worlds in opened.items()}
     assert states == {
         "second": [[["Rome", 4]], [["Rome", 4]]],
@@ -150,27 +150,27 @@ def test_each_dialogue_has_a_fresh_world_of_its_own(tokenizer):
     }
 
 
-def test_the_model_reads_its_own_history(tokenizer):
+def test_the_model_reads_its_own_history(template):
     """Of the record, the opening and what the user says; never a recorded answer or result."""
     script = [[[wrote("reply", "Which day?")]], [[wrote("reply", "Oh.")]], [[wrote("reply", "!")]]]
-    ((played,), engine) = play(tokenizer, [FIRST], [script])
+    ((played,), engine) = play(template, [FIRST], [script])
     texts = [m.content for m in to_dialogue(played.conversation).messages]
     said = ["Rome for 4", "Which day?", "and Oslo for 2", "Oh.", "thanks", "!"]
     assert texts == ["Be brief.", "Rome is open.", *said]
-    read = [tokenizer.decode(request.prompt) for request in engine.requests]
+    read = [template.tokenizer.decode(request.prompt) for request in engine.requests]
     assert read == ["".join(texts[:n]) for n in (3, 5, 7)]
     assert not played.success
 
 
 @pytest.mark.parametrize("constrained", [True, False])
-def test_the_generate_section_applies(tokenizer, constrained):
+def test_the_generate_section_applies(template, constrained):
     """Length and grammar of each response are those of the config; no response is no error."""
-    engine = ScriptedEngine(tokenizer, [Completion((), "stuck", 0.0)])
+    engine = ScriptedEngine(template, [Completion((), "stuck", 0.0)])
     config = GenerateConfig(max_new_tokens=17, constrained=constrained)
-    (played,) = replay([SECOND], Bookings, engine, tokenizer, config)
+    (played,) = replay([SECOND], Bookings, engine, template, config)
     (request,) = engine.requests
     assert request.max_new_tokens == 17
-    assert request.grammar.allows(tokenizer.control("<|end|>")) != constrained
+    assert request.grammar.allows(template.tokenizer.control("<|end|>")) != constrained
     assert not played.success
 
 
@@ -180,6 +180,6 @@ def test_an_opening_is_what_stands_before_the_first_turn():
     assert opening(SECOND).events == ()
 
 
-def test_nothing_to_replay(tokenizer):
-    assert replay([], Bookings, ScriptedEngine(tokenizer, []), tokenizer, GenerateConfig()) == []
+def test_nothing_to_replay(template):
+    assert replay([], Bookings, ScriptedEngine(template, []), template, GenerateConfig()) == []
     assert success([]) == Mean(0.0, 0.0)

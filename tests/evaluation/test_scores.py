@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlm.core.mean import Mean
+from dlm.dialogue.builtin_template import BuiltinTemplate
 from dlm.dialogue.encoding import Encoded, PolicyConfig, channel_id, fit
 from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.tokenizer import TokenizerConfig, train
@@ -112,9 +113,9 @@ def test_nothing_is_lost_or_doubled_where_a_dialogue_is_cut():
     """Pieces as evaluation makes them: each response and each learned token counts once."""
     user, reply = Message("user", "a b c d"), Message("assistant", "e f g")
     dialogue = Dialogue("d", (user, reply) * 9)
-    tokenizer = train(["a b c d e f g"], (), TokenizerConfig(vocab_size=300))
-    whole = fit(dialogue, tokenizer, PolicyConfig(), 1000, evaluation=True)
-    pieces = fit(dialogue, tokenizer, PolicyConfig(), 60, evaluation=True)
+    template = BuiltinTemplate(train(["a b c d e f g"], (), TokenizerConfig(vocab_size=300)))
+    whole = fit(dialogue, template, PolicyConfig(), 1000, evaluation=True)
+    pieces = fit(dialogue, template, PolicyConfig(), 60, evaluation=True)
     assert len(pieces) > len(whole) == 1
     scores, uncut = Scores(), Scores()
     score(uncut, whole[0])

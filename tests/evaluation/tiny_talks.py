@@ -11,10 +11,11 @@ import numpy as np
 
 from dlm.data.pipeline import Batches
 from dlm.data.store import Pieces, build_or_load
+from dlm.dialogue.builtin_template import BuiltinTemplate
 from dlm.dialogue.encoding import Encoded, PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message, validate
-from dlm.dialogue.template import message_text
-from dlm.dialogue.tokenizer import Tokenizer, TokenizerConfig, train
+from dlm.dialogue.template import Template, message_text
+from dlm.dialogue.tokenizer import TokenizerConfig, train
 from dlm.losses.cross_entropy import cross_entropy
 from dlm.losses.objective import make_objective
 from dlm.models.config import ModelConfig
@@ -51,18 +52,18 @@ LEARNED = [make_talk(0, 71), make_talk(0, 38), *(make_talk(n, 100 - 7 * n) for n
 TALKS = [*LEARNED, *(make_talk(n, 50 + n) for n in (4, 5, 6))]
 
 
-def make_tokenizer() -> Tokenizer:
+def make_template() -> BuiltinTemplate:
     texts = [message_text(message) for talk in TALKS for message in talk.messages]
-    return train(texts, (), TokenizerConfig(vocab_size=330))
+    return BuiltinTemplate(train(texts, (), TokenizerConfig(vocab_size=330)))
 
 
 def make_pieces(
-    dialogues: Sequence[Dialogue], tokenizer: Tokenizer, folder: Path, length: int = LENGTH
+    dialogues: Sequence[Dialogue], template: Template, folder: Path, length: int = LENGTH
 ) -> Pieces:
     """The dialogues as evaluation cuts them."""
     return build_or_load(
         dialogues,
-        tokenizer,
+        template,
         PolicyConfig(),
         length,
         name="test",
@@ -72,10 +73,10 @@ def make_pieces(
     )
 
 
-def make_model(tokenizer: Tokenizer) -> Model:
+def make_model(template: Template) -> Model:
     return Model(
         ModelConfig(
-            vocab_size=tokenizer.vocab_size,
+            vocab_size=template.tokenizer.vocab_size,
             num_layers=1,
             width=32,
             num_heads=2,

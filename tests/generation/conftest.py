@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from dlm.dialogue.actions import Tool
+from dlm.dialogue.builtin_template import BuiltinTemplate
 from dlm.dialogue.tokenizer import Tokenizer, TokenizerConfig, train
 from dlm.generation.engine import Engine
 from dlm.models.config import ModelConfig
@@ -63,3 +64,8 @@ def tools() -> dict[str, Tool]:
         ),
         "find_all": tool("find_all", {"type": "object", "properties": {}}),
     }
+
+
+@pytest.fixture(scope="session")
+def template(tokenizer: Tokenizer) -> BuiltinTemplate:
+    return BuiltinTemplate(tokenizer)

@@ -5,34 +5,34 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from dlm.dialogue.tokenizer import Tokenizer
+from dlm.dialogue.template import Template
 from dlm.generation.response_text import Piece, ResponseText
 
 
 @settings(max_examples=60)
 @given(content=st.text(max_size=12) | st.lists(st.integers(0, 299), max_size=12))
-def test_pieces_joined_are_the_text(tokenizer: Tokenizer, content: str | list[int]):
+def test_pieces_joined_are_the_text(template: Template, content: str | list[int]):
     """Streamed pieces equal the final text, whole or broken characters alike."""
-    ids = tokenizer.encode(content) if isinstance(content, str) else content
-    stream = ResponseText(tokenizer)
-    tokens = [tokenizer.control("<|reply|>"), *ids, tokenizer.control("<|end|>")]
+    ids = template.tokenizer.encode(content) if isinstance(content, str) else content
+    stream = ResponseText(template)
+    tokens = [template.tokenizer.control("<|reply|>"), *ids, template.tokenizer.control("<|end|>")]
     pieces = [stream.feed(token) for token in tokens]
-    assert "".join(piece.text for piece in pieces) == tokenizer.decode(ids)
+    assert "".join(piece.text for piece in pieces) == template.tokenizer.decode(ids)
     assert {piece.channel for piece in pieces} == {"reply"}
     assert [piece.ended for piece in pieces] == [False] * (len(ids) + 1) + [True]
 
 
-def test_a_character_appears_when_all_its_bytes_are_there(tokenizer: Tokenizer):
-    stream = ResponseText(tokenizer)
-    texts = [stream.feed(token).text for token in tokenizer.encode("\U0001f600")]
+def test_a_character_appears_when_all_its_bytes_are_there(template: Template):
+    stream = ResponseText(template)
+    texts = [stream.feed(token).text for token in template.tokenizer.encode("\U0001f600")]
     assert len(texts) == 4
     assert texts == ["", "", "", "\U0001f600"]
 
 
-def test_headers_are_no_piece_and_channels_are_told_apart(tokenizer: Tokenizer):
-    stream = ResponseText(tokenizer)
+def test_headers_are_no_piece_and_channels_are_told_apart(template: Template):
+    stream = ResponseText(template)
     names = ["<|state|>", "<|end|>", "<|assistant|>", "<|reply|>"]
-    pieces = [stream.feed(tokenizer.control(name)) for name in names]
+    pieces = [stream.feed(template.tokenizer.control(name)) for name in names]
     assert pieces == [Piece("state", ""), Piece("state", "", ended=True), None, Piece("reply", "")]
-    stream.feed(tokenizer.control("<|end|>"))
-    assert stream.feed(tokenizer.encode("a")[0]) == Piece("", "a")
+    stream.feed(template.tokenizer.control("<|end|>"))
+    assert stream.feed(template.tokenizer.encode("a")[0]) == Piece("", "a")

@@ -1,12 +1,14 @@
-"""A tokenizer for the tests of the manager."""
+"""A template for the tests of the manager."""
 
 from __future__ import annotations
 
 import pytest
 
-from dlm.dialogue.tokenizer import Tokenizer, TokenizerConfig, train
+from dlm.dialogue.builtin_template import BuiltinTemplate
+from dlm.dialogue.tokenizer import TokenizerConfig, train
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> Tokenizer:
-    return train(["a cheap table for four tonight"] * 3, [], TokenizerConfig(vocab_size=290))
+def template() -> BuiltinTemplate:
+    texts = ["a cheap table for four tonight"] * 3
+    return BuiltinTemplate(train(texts, [], TokenizerConfig(vocab_size=290)))

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from dlm.dialogue.actions import Tool
 from dlm.dialogue.schema import Dialogue, Message
-from dlm.dialogue.template import render
-from dlm.dialogue.tokenizer import Tokenizer
+from dlm.dialogue.template import Template
 from dlm.generation.engine import Completion, GenerateConfig, Request, Written, collect
 
 
@@ -38,9 +37,9 @@ class Bookings:
         return self.booked
 
 
-def output_ids(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+def output_ids(template: Template, messages: Sequence[Message]) -> list[int]:
     """What a model writes for assistant messages: outputs, with headers between them."""
-    rendered = render(Dialogue("", tuple(messages)), tokenizer)
+    rendered = template.render(Dialogue("", tuple(messages)))
     return [token for message in rendered for token in message.header + message.output][1:]
 
 
@@ -50,8 +49,8 @@ class ScriptedEngine:
     A response is messages, or a Completion to be given as it is.
     """
 
-    def __init__(self, tokenizer: Tokenizer, responses: Sequence[Sequence[Message] | Completion]):
-        self.tokenizer = tokenizer
+    def __init__(self, template: Template, responses: Sequence[Sequence[Message] | Completion]):
+        self.template = template
         self.responses = list(responses)
         self.requests: list[Request] = []
 
@@ -65,7 +64,7 @@ class ScriptedEngine:
             if isinstance(response, Completion):
                 ids, reason = response.ids, response.reason
             else:
-                ids, reason = output_ids(self.tokenizer, response), "stop"
+                ids, reason = output_ids(self.template, response), "stop"
                 for token in ids:
                     assert request.grammar.allows(token)
                     request.grammar.advance(token)
