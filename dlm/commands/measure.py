@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from dlm.commands.setup import Setup
-from dlm.commands.start import source_run
+from dlm.commands.start import is_drawn
 from dlm.evaluation.bleu import corpus_bleu, exact_match
 from dlm.evaluation.evaluate import ScoreStep, make_score_step, score_split
 from dlm.evaluation.predict import Prediction, predict, reply_text, spelled
@@ -56,7 +56,7 @@ class Measure:
         Of weights drawn anew they are teacher-forced only: what they write is noise, and long.
         """
         params = self._setup.initial_params()
-        if source_run(self._setup.settings.init) is not None:
+        if not is_drawn(self._setup.settings.init):
             return self.whole(params, splits).figures
         figures: dict[str, float] = {}
         for split in splits:

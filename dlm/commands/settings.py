@@ -25,7 +25,9 @@ class Settings:
 
     Attributes:
       seed: drives initial weights, data order and dropout.
-      init: where the weights come from; "scratch" = drawn anew from `model`.
+      init: where the weights come from: "scratch" = drawn anew from `model`; a preset's name =
+        drawn anew in its shape; the workdir of another run; or a checkpoint of another library (a
+        Hugging Face folder or hub name OWNER/NAME, a GGUF file, a .bin file of llama2.c).
       tools: module whose `world(dialogue)` gives the functions that calls execute; "" = none.
       policy: which messages are learned.
     """

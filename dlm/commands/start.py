@@ -1,4 +1,4 @@
-"""Where a run's model comes from: drawn anew by a config or a preset, or another run's weights."""
+"""Where a run's model comes from: drawn anew, a checkpoint of another library, or another run."""
 
 from __future__ import annotations
 
@@ -16,56 +16,105 @@ from dlm.models import families
 from dlm.models.config import ModelConfig
 from dlm.models.decoder import Model
 from dlm.training.checkpoints import Checkpoints
+from dlm.weights import sources
+from dlm.weights.tensors import Place, place_on_default
 
 SCRATCH = "scratch"
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
 
 
+def is_drawn(init: str) -> bool:
+    """Whether the weights are drawn anew."""
+    return init == SCRATCH or init in families.PRESETS
+
+
 def source_run(init: str) -> Path | None:
-    """The workdir that `init` names; None for weights that are drawn anew.
+    """The workdir that `init` names; None where weights are drawn anew or another library's.
 
     Raises:
-      UserError: it is neither "scratch", nor a preset, nor the workdir of a run.
+      UserError: it names nothing that there is.
     """
-    if init == SCRATCH or init in families.PRESETS:
+    if is_drawn(init) or sources.is_checkpoint(init):
         return None
     if not (Path(init) / CONFIG_FILE).is_file():
         known = ", ".join([SCRATCH, *families.PRESETS])
-        raise UserError(f"init={init!r} is neither the workdir of a run nor one of: {known}")
+        raise UserError(
+            f"init={init!r} is neither the workdir of a run, nor a checkpoint (a Hugging Face "
+            f"folder or hub name OWNER/NAME, a GGUF file), nor one of: {known}"
+        )
     return Path(init)
 
 
+def source_checkpoint(init: str) -> sources.Source | None:
+    """The checkpoint of another library that `init` names, opened; None for anything else.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    if is_drawn(init) or not sources.is_checkpoint(init):
+        return None
+    return sources.open_source(init)
+
+
+def source_digests(init: str) -> dict[str, str]:
+    """What a run's checkpoints belong to beside its data: the digest of the weights it began with.
+
+    Of another run's weights the tokenizer's digest speaks, and the run's own checkpoints.
+    """
+    source = source_checkpoint(init)
+    return {} if source is None else {"init": source.digest}
+
+
 def model_config(settings: Settings) -> ModelConfig:
-    """The shape of the model: that of the run or preset of `init`, changed by what `model` says.
+    """The shape of the model: that of the source of `init`, changed by what `model` says.
 
     What `model` leaves at its default is not said; a vocabulary of 0 is that of the tokenizer.
     """
-    run = source_run(settings.init)
     if settings.init == SCRATCH:
         return settings.model
-    if run is None:
-        shape = replace(families.preset(settings.init), vocab_size=0)
-    else:
-        path = run / CONFIG_FILE
-        shape = model_config(border.parse(Settings, read_json(path), str(path)))
+    shape = _source_config(settings.init)
     default = ModelConfig()
     given = {field.name: getattr(settings.model, field.name) for field in fields(ModelConfig)}
     changed = {name: v for name, v in given.items() if v != getattr(default, name)}
     return replace(shape, **changed)
 
 
-def initial_params(settings: Settings, model: Model, **digests: str) -> dict[str, Any]:
+def _source_config(init: str) -> ModelConfig:
+    if init in families.PRESETS:
+        return replace(families.preset(init), vocab_size=0)
+    if source := source_checkpoint(init):
+        return source.config
+    path = _run(init) / CONFIG_FILE
+    return model_config(border.parse(Settings, read_json(path), str(path)))
+
+
+def _run(init: str) -> Path:
+    run = source_run(init)
+    assert run is not None, init
+    return run
+
+
+def initial_params(
+    settings: Settings, model: Model, place: Place = place_on_default, **digests: str
+) -> dict[str, Any]:
     """The parameters before the first update, float32.
+
+    Args:
+      settings: of the run.
+      model: of the run.
+      place: puts the leaves of another library's checkpoint on their devices.
+      digests: what the run of `init` must belong to.
 
     Raises:
       UserError: the run of `init` has no checkpoint, its shapes differ, or it belongs to other
-        `digests`.
+        `digests`; or the checkpoint's tensors are not the model's.
     """
-    run = source_run(settings.init)
-    if run is None:
+    if is_drawn(settings.init):
         return model.init(jax.random.key(settings.seed))
-    return trained_params(run, model, **digests)
+    if source := source_checkpoint(settings.init):
+        return source.load(model, place)
+    return trained_params(_run(settings.init), model, **digests)
 
 
 def trained_params(workdir: Path, model: Model, **digests: str) -> dict[str, Any]:

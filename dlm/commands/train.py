@@ -20,7 +20,7 @@ from dlm.commands.environment import describe_environment
 from dlm.commands.measure import Measure
 from dlm.commands.results import write_results
 from dlm.commands.setup import TOKENIZER, Options, Setup, parse_options
-from dlm.commands.start import CHECKPOINTS, CONFIG_FILE, source_run
+from dlm.commands.start import CHECKPOINTS, CONFIG_FILE, model_config, source_digests
 from dlm.core.errors import UserError
 from dlm.core.files import read_json, write_json
 from dlm.data.pipeline import Batches
@@ -48,7 +48,7 @@ def train(options: Options) -> dict[str, float]:
     """Trains, measures before and after, and writes the report; returns its figures."""
     setup = Setup(options)
     settings = setup.settings
-    source_run(settings.init)  # a name that is not known is refused before anything is written
+    model_config(settings)  # an unknown or unreadable source is refused before anything is written
     claim_workdir(setup)
     batches = setup.batches(setup.pieces("train", evaluation=False), shuffle=True)
     total = total_updates(setup, batches)
@@ -70,7 +70,11 @@ def train(options: Options) -> dict[str, float]:
     state = init_state(params, optimizer, trainable, jax.random.key(settings.seed + 1))
     checkpoints = Checkpoints(
         setup.workdir / CHECKPOINTS,
-        digests={"data": setup.corpus.digest, "tokenizer": setup.tokenizer.digest},
+        digests={
+            "data": setup.corpus.digest,
+            "tokenizer": setup.tokenizer.digest,
+            **source_digests(settings.init),
+        },
         lower_is_better=loop.lower_is_better(settings.train.metric),
     )
     with checkpoints:

@@ -9,6 +9,34 @@ from dlm.core.errors import UserError
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are lowered to read further than at first trained; see `rope`.
+
+    Attributes:
+      kind: "linear" divides every frequency by `factor`, "llama3" only the slow ones.
+      factor: at least 1.
+      low_frequency: llama3: below this many turns over `original_length` a frequency is divided.
+      high_frequency: llama3: above this many it is kept; in between it is interpolated.
+      original_length: llama3: positions of the first training, in tokens.
+    """
+
+    kind: Literal["none", "linear", "llama3"] = "none"
+    factor: float = 1.0
+    low_frequency: float = 1.0
+    high_frequency: float = 4.0
+    original_length: int = 8192
+
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise UserError(f"model.rope_scaling.factor={self.factor} must be at least 1")
+        if not 0 < self.low_frequency < self.high_frequency:
+            raise UserError(
+                f"model.rope_scaling: low_frequency={self.low_frequency} must be above 0 and below "
+                f"high_frequency={self.high_frequency}"
+            )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The parts and sizes of a decoder.
 
@@ -27,6 +55,7 @@ class ModelConfig:
       bias: of projections and LayerNorms.
       tied: the head is the token embedding.
       rope_theta: base of the rotary frequencies.
+      rope_scaling: how they are lowered for longer texts.
       norm_epsilon: added to the variance.
       dropout: share of zeros after the embedding and after each part; rounded to n/256.
       init_stddev: of initial weights; GPT-2's 0.02 is small for a narrow model, which then starts
@@ -48,6 +77,7 @@ class ModelConfig:
     bias: bool = False
     tied: bool = True
     rope_theta: float = 10000.0
+    rope_scaling: RopeScaling = RopeScaling()
     norm_epsilon: float = 1e-5
     dropout: float = 0.0
     init_stddev: float = 0.02

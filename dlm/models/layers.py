@@ -14,6 +14,7 @@ from dlm.models.attention import attention
 from dlm.models.cache import Cache, Slots, write
 from dlm.models.config import ModelConfig
 from dlm.models.dropout import dropout
+from dlm.models.rope import frequencies
 
 
 class Linear(nn.Module):
@@ -76,10 +77,8 @@ class Norm(nn.Module):
 
 
 def rotation_of(positions: Array, config: ModelConfig) -> tuple[Array, Array]:
-    """Cosine and sine [B, T, 1, H/2] of position * theta^(-2 i / H), i = 0 .. H/2 - 1."""
-    size = config.head_size
-    frequencies = config.rope_theta ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
-    angles = positions[:, :, None, None].astype(jnp.float32) * frequencies
+    """Cosine and sine [B, T, 1, H/2] of position * frequency, float32; see `rope.frequencies`."""
+    angles = positions[:, :, None, None].astype(jnp.float32) * frequencies(config)
     return jnp.cos(angles), jnp.sin(angles)
 
 

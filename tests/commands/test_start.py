@@ -16,6 +16,7 @@ from dlm.core.errors import UserError
 from dlm.models.config import ModelConfig
 from dlm.models.decoder import Model
 from dlm.training.checkpoints import Checkpoints
+from dlm.weights import export, sources
 
 TINY = ModelConfig(vocab_size=11, num_layers=1, width=8, num_heads=2, max_length=16)
 
@@ -58,6 +59,26 @@ def test_a_run_gives_its_shape_and_its_best_parameters(workdir):
     jax.tree.map(np.testing.assert_array_equal, restored, params[0])
 
 
+def test_a_checkpoint_gives_its_shape_its_parameters_and_its_digest(tmp_path):
+    """Of another library: the shape may be changed where it keeps the weights; digest, not path."""
+    config = dataclasses.replace(TINY, num_kv_heads=2, head_width=4, ffn_width=24)
+    params = Model(config).init(jax.random.key(1))
+    export.write_huggingface(tmp_path, params, config)
+    given = settings(str(tmp_path), dropout=0.5)
+    shape = start.model_config(given)
+    assert shape == dataclasses.replace(config, dropout=0.5)
+    assert start.source_run(str(tmp_path)) is None
+    assert not start.is_drawn(str(tmp_path))
+    restored = start.initial_params(given, Model(shape), tokenizer="any")
+    jax.tree.map(np.testing.assert_array_equal, restored, params)
+    digest = sources.open_source(str(tmp_path)).digest
+    assert start.source_digests(str(tmp_path)) == {"init": digest}
+    assert start.source_digests("gpt2") == {}
+    deeper = Model(dataclasses.replace(shape, num_layers=2))
+    with pytest.raises(UserError, match=r"layers/1/.*: missing, wanted"):
+        start.initial_params(given, deeper)
+
+
 def test_the_seed_decides_what_is_drawn():
     model = Model(TINY)
     first, again, other = (
@@ -70,7 +91,9 @@ def test_the_seed_decides_what_is_drawn():
 
 def test_what_does_not_fit_is_named(workdir, tmp_path):
     folder, _ = workdir
-    with pytest.raises(UserError, match="init='gpt3' is neither the workdir of a run nor one of"):
+    with pytest.raises(
+        UserError, match=r"init='gpt3' is neither the workdir of a run, nor a check"
+    ):
         start.source_run("gpt3")
     with pytest.raises(UserError, match="holds no checkpoint; train it first"):
         start.find_checkpoints(tmp_path / "empty")
