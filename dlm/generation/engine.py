@@ -19,6 +19,7 @@ from dlm.core.errors import UserError
 from dlm.generation.constraints import Grammar
 from dlm.generation.sampling import Knobs, Ranking
 from dlm.generation.steps import prefill, step
+from dlm.models.by_output import held_by_output
 from dlm.models.decoder import Model
 
 # Compiled once a model and bucket, whatever the number of engines.
@@ -157,7 +158,7 @@ class Engine:
     def __init__(
         self, model: Model, params: dict, pad_id: int, max_length: int, *, max_rows: int = 64
     ) -> None:
-        self.params = params
+        self._params = held_by_output(params, model.dtype)
         self.max_length = max_length
         self._pad_id = pad_id
         self._max_rows = max_rows
@@ -202,7 +203,7 @@ class Engine:
         longest = max(row.limit for row in rows) - 1
         cache, ranking = _prefill(
             self._model,
-            self.params,
+            self._params,
             *self._prompts(rows, size),
             knobs,
             cache_length=bucket(longest, MIN_CACHE, 2, self.max_length),
@@ -224,7 +225,7 @@ class Engine:
                 cache = _take(cache, np.array(kept, np.int32))
                 places = [places[place] for place in alive] + [None] * (size - len(alive))
             cache, ranking = _step(
-                self._model, self.params, cache, *_last_tokens(places), knobs, mode=config.mode
+                self._model, self._params, cache, *_last_tokens(places), knobs, mode=config.mode
             )
 
     def _rows(self, count: int) -> int:

@@ -40,7 +40,7 @@ def attention(
       key_positions: [B, S] int32.
       implementation: one of
         "reference": the equation as it stands.
-        "xla": by einsum; also for keys from a cache.
+        "xla": by einsum.
         "blocks": head by head in blocks, for CPUs, see `block_attention`; queries and keys must be
           the same tokens, positions rising along a row within a segment, as in `Batch`.
         "auto": "blocks" on a CPU where queries and keys are as many, else "xla".
@@ -60,8 +60,6 @@ def attention(
     )
     if implementation == "reference":
         return reference_attention(query, key, value, allowed)
-    if query.shape[:2] != (1, 1) and query.shape[1] == 1 and jax.default_backend() == "cpu":
-        return one_query_attention(query, key, value, allowed)
     return einsum_attention(query, key, value, allowed)
 
 
@@ -94,26 +92,36 @@ def einsum_attention(query: Array, key: Array, value: Array, allowed: Array) -> 
     return out.reshape(query.shape).astype(query.dtype)
 
 
-def one_query_attention(query: Array, key: Array, value: Array, allowed: Array) -> Array:
-    """One query a row, as products and sums: on a CPU faster than many tiny matrix products."""
-    batch, _, heads, width = query.shape
+def cached_attention(query: Array, key: Array, value: Array, allowed: Array) -> Array:
+    """As the reference, over keys and values as a cache holds them: head by head.
+
+    Args:
+      query: [B, T, N, H].
+      key: [B, K, S, H].
+      value: [B, K, S, H].
+      allowed: [B, T, S] bool, True = the query may attend the slot.
+    """
+    batch, length, heads, width = query.shape
+    groups = heads // key.shape[1]
+    grouped = query.reshape(batch, length, -1, groups, width) * width**-0.5
+    # A CPU is fastest with one query a product, though it then reads a head's keys G times.
+    parts = groups if jax.default_backend() == "cpu" else 1
+    outs = [_grouped(part, key, value, allowed) for part in jnp.split(grouped, parts, axis=3)]
+    return jnp.concatenate(outs, axis=3).reshape(query.shape).astype(query.dtype)
+
+
+def _grouped(query: Array, key: Array, value: Array, allowed: Array) -> Array:
+    """Attention of queries [B, T, K, G, H], already scaled, over [B, K, S, H]."""
     wide = _statistics_dtype(query)
-    if heads == key.shape[2]:  # a group axis of size 1 would cost XLA's CPU backend a factor of 10
-        scores = jnp.sum(query * width**-0.5 * key, axis=-1, dtype=wide)
-        probabilities = masked_softmax(scores, allowed[:, 0, :, None], axis=1)
-        out = jnp.sum(probabilities[..., None] * value, axis=1, dtype=wide)
-        return out[:, None].astype(query.dtype)
-    grouped = query.reshape(batch, 1, key.shape[2], -1, width) * width**-0.5
-    scores = jnp.sum(grouped * key[:, :, :, None], axis=-1, dtype=wide)
-    probabilities = masked_softmax(scores, allowed[:, 0, :, None, None], axis=1)
-    out = jnp.sum(probabilities[..., None] * value[:, :, :, None], axis=1, dtype=wide)
-    return out.reshape(query.shape).astype(query.dtype)
+    scores = jnp.einsum("BTKGH,BKSH->BKGTS", query, key, preferred_element_type=wide)
+    probabilities = masked_softmax(scores, allowed[:, None, None]).astype(value.dtype)
+    return jnp.einsum("BKGTS,BKSH->BTKGH", probabilities, value, preferred_element_type=wide)
 
 
-def masked_softmax(scores: Array, allowed: Array, axis: int = -1) -> Array:
+def masked_softmax(scores: Array, allowed: Array) -> Array:
     """Softmax over the allowed entries; all zeros, not NaN, where nothing is allowed."""
     scores = jnp.where(allowed, scores, jnp.finfo(scores.dtype).min)
-    return jnp.where(allowed, jax.nn.softmax(scores, axis=axis), 0)
+    return jnp.where(allowed, jax.nn.softmax(scores, axis=-1), 0)
 
 
 def _statistics_dtype(x: Array) -> jnp.dtype:

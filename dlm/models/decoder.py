@@ -22,6 +22,7 @@ from flax import linen as nn
 from jax import Array
 
 from dlm.core.errors import UserError
+from dlm.models.by_output import by_output_product
 from dlm.models.cache import Cache
 from dlm.models.config import ModelConfig
 from dlm.models.layers import Layers, Norm, Tokens, drop, rotation_of
@@ -177,6 +178,8 @@ class Model:
         """Logits [..., V] float32 of hidden states [..., D]; the product in the model's dtype."""
         kernel = self.head_kernel(params).astype(hidden.dtype)
         wide = jnp.promote_types(hidden.dtype, jnp.float32)
+        if hidden.ndim == 2:
+            return by_output_product(hidden, kernel, wide)
         return jnp.einsum("...D,VD->...V", hidden, kernel, preferred_element_type=wide)
 
     def _decoder(self) -> Decoder:

@@ -10,11 +10,26 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from dlm.models.attention import attention
-from dlm.models.cache import Cache, Slots, write
+from dlm.models.attention import attention, cached_attention
+from dlm.models.by_output import by_output_product
+from dlm.models.cache import Cache, Slots, readable, write
 from dlm.models.config import ModelConfig
 from dlm.models.dropout import dropout
 from dlm.models.rope import frequencies
+
+
+class Projection(NamedTuple):
+    """A projection as a matrix.
+
+    Attributes:
+      matrix: [I, O], inputs by outputs; where `by_output` is set [O, I].
+      bias: [O] or None.
+      by_output: see `held_by_output`.
+    """
+
+    matrix: Array
+    bias: Array | None
+    by_output: bool
 
 
 class Linear(nn.Module):
@@ -32,27 +47,44 @@ class Linear(nn.Module):
     stddev: float
 
     @nn.compact
-    def __call__(self, dtype: Any) -> tuple[Array, Array | None]:
-        """The kernel as a matrix, and the bias as a vector or None."""
-        shape = (*self.inputs, *self.outputs)
-        kernel = self.param("kernel", nn.initializers.normal(self.stddev), shape)
-        matrix = kernel.astype(dtype).reshape(math.prod(self.inputs), -1)
+    def __call__(self, dtype: Any) -> Projection:
+        """The kernel as a matrix of `dtype`, and the bias as a vector or None."""
+        by_output = self.has_variable("params", "by_output")
+        if by_output:
+            matrix = self.get_variable("params", "by_output").astype(dtype)
+        else:
+            shape = (*self.inputs, *self.outputs)
+            kernel = self.param("kernel", nn.initializers.normal(self.stddev), shape)
+            matrix = kernel.astype(dtype).reshape(math.prod(self.inputs), -1)
         if not self.bias:
-            return matrix, None
-        return matrix, self.param("bias", nn.initializers.zeros, self.outputs).astype(dtype).ravel()
+            return Projection(matrix, None, by_output)
+        bias = self.param("bias", nn.initializers.zeros, self.outputs).astype(dtype)
+        return Projection(matrix, bias.ravel(), by_output)
 
 
-def product(x: Array, *projections: Linear) -> list[Array]:
-    """Applies projections to x [B, T, I] by one matrix product; a result [B, T, *outputs] each."""
-    matrices, biases = zip(*(projection(x.dtype) for projection in projections), strict=True)
-    y = x @ jnp.concatenate(matrices, axis=1)
-    if biases[0] is not None:
-        y = y + jnp.concatenate(biases)
-    sizes = [math.prod(projection.outputs) for projection in projections]
-    ends = [sum(sizes[:i]) for i in range(1, len(sizes))]
+def product(x: Array, *linears: Linear) -> list[Array]:
+    """Applies projections to x [B, T, I]; a result [B, T, *outputs] each.
+
+    Kernels are set side by side for one matrix product, which pays for many tokens; those held by
+    output are multiplied one by one.
+    """
+    held = [linear(x.dtype) for linear in linears]
+    matrices = [projection.matrix for projection in held]
+    biases = [projection.bias for projection in held if projection.bias is not None]
+    if held[0].by_output:
+        flat = x.reshape(-1, x.shape[-1])
+        parts = [by_output_product(flat, matrix) for matrix in matrices]
+        if biases:
+            parts = [part + bias for part, bias in zip(parts, biases, strict=True)]
+    else:
+        y = x @ jnp.concatenate(matrices, axis=1)
+        if biases:
+            y = y + jnp.concatenate(biases)
+        sizes = [math.prod(linear.outputs) for linear in linears]
+        parts = jnp.split(y, [sum(sizes[:i]) for i in range(1, len(sizes))], axis=-1)
     return [
-        part.reshape(*x.shape[:2], *projection.outputs)
-        for part, projection in zip(jnp.split(y, ends, axis=-1), projections, strict=True)
+        part.reshape(*x.shape[:2], *linear.outputs)
+        for part, linear in zip(parts, linears, strict=True)
     ]
 
 
@@ -127,26 +159,22 @@ class Attention(nn.Module):
         if tokens.rotation is not None:
             query, key = rotate(query, *tokens.rotation), rotate(key, *tokens.rotation)
         segments, positions = tokens.segments, tokens.positions
-        key_segments, key_positions = segments, positions
-        implementation = config.attention
-        if slots is not None:
+        if slots is None:
+            out = attention(
+                query,
+                key,
+                value,
+                query_segments=segments,
+                key_segments=segments,
+                query_positions=positions,
+                key_positions=positions,
+                implementation=config.attention,
+            )
+        else:
             key = write(slots[0], key, positions, segments)
             value = write(slots[1], value, positions, segments)
             slots = key, value
-            segments = jnp.minimum(segments, 1)
-            key_segments = jnp.ones(key.shape[:2], jnp.int32)
-            key_positions = jnp.broadcast_to(jnp.arange(key.shape[1]), key.shape[:2])
-            implementation = "reference" if implementation == "reference" else "xla"
-        out = attention(
-            query,
-            key,
-            value,
-            query_segments=segments,
-            key_segments=key_segments,
-            query_positions=positions,
-            key_positions=key_positions,
-            implementation=implementation,
-        )
+            out = cached_attention(query, key, value, readable(key.shape[2], positions, segments))
         output = Linear(
             (heads, head_size), (width,), config.bias, _residual_stddev(config), name="output"
         )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_cases import IMPLEMENTATIONS, pack
 
-from dlm.models.attention import attention, one_query_attention, reference_attention
+from dlm.models.attention import attention, cached_attention, reference_attention
 from dlm.models.block_attention import _first_blocks
 
 
@@ -140,10 +140,15 @@ def test_bfloat16_keeps_statistics_in_float32(implementation):
     np.testing.assert_allclose(np.asarray(out, np.float32)[:, -1], mean, atol=2e-2)
 
 
-def test_one_query_equals_reference():
-    """The form for decoding, rows at different positions, one row without a dialogue."""
-    q, k, v = inputs(3, 20, 6, 2, 8)
-    allowed = np.arange(20) <= np.array([[[4]], [[19]], [[-1]]])
-    expected = reference_attention(q[:, :1], k, v, allowed)
-    np.testing.assert_allclose(one_query_attention(q[:, :1], k, v, allowed), expected, atol=2e-6)
+@pytest.mark.parametrize(("heads", "kv_heads"), [(6, 6), (6, 2), (3, 1)])
+@pytest.mark.parametrize("queries", [1, 4])
+def test_attention_over_a_cache_equals_reference(queries, heads, kv_heads):
+    """Rows at different positions, one row without a dialogue; keys are held head by head."""
+    q, k, v = inputs(3, 20, heads, kv_heads, 8)
+    q = q[:, :queries]
+    last = np.array([4, 19, -1])[:, None, None] - np.arange(queries)[::-1, None]
+    allowed = (np.arange(20) <= last) & (last >= 0)
+    expected = reference_attention(q, k, v, allowed)
+    out = cached_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), allowed)
+    np.testing.assert_allclose(out, expected, atol=2e-6)
     assert np.all(expected[2] == 0)

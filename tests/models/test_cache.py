@@ -102,9 +102,9 @@ def test_no_room_is_refused():
 
 def test_padding_writes_nothing():
     """Padding is nothing: neither its values nor its positions reach a slot."""
-    slots = jnp.zeros((2, 5, 1, 1))
+    slots = jnp.zeros((2, 1, 5, 1))
     new = jnp.arange(1.0, 7).reshape(2, 3, 1, 1)
     segments = jnp.array([[1, 1, 0], [0, 1, 0]])
     positions = jnp.array([[3, 4, 0], [0, 2, 2]])
-    written = write(slots, new, positions, segments)[..., 0, 0]
+    written = write(slots, new, positions, segments)[:, 0, :, 0]
     np.testing.assert_array_equal(written, [[0, 0, 0, 1, 2], [0, 0, 5, 0, 0]])
