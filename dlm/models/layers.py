@@ -51,7 +51,7 @@ class Linear(nn.Module):
         """The kernel as a matrix of `dtype`, and the bias as a vector or None."""
         by_output = self.has_variable("params", "by_output")
         if by_output:
-            matrix = self.get_variable("params", "by_output").astype(dtype)
+            matrix: Array = self.get_variable("params", "by_output").astype(dtype)
         else:
             shape = (*self.inputs, *self.outputs)
             kernel = self.param("kernel", nn.initializers.normal(self.stddev), shape)
