@@ -21,12 +21,12 @@ from dlm.corpora.registry import DialogueSource, Prepared
 from dlm.corpora.registry import prepare as prepare_corpus
 from dlm.data.pipeline import Batches, DataConfig
 from dlm.data.store import Pieces, build_or_load
+from dlm.dialogue import pretrained
 from dlm.dialogue.actions import Tool, World
 from dlm.dialogue.schema import Dialogue
 from dlm.dialogue.template import Template, message_text
 from dlm.dialogue.templates import bind
 from dlm.dialogue.tokenizer import Tokenizer
-from dlm.dialogue.tokenizer import make as make_tokenizer
 from dlm.generation.engine import Engine
 from dlm.losses import api as losses
 from dlm.models.decoder import Model
@@ -138,9 +138,9 @@ class Setup:
         folder = self.workdir / TOKENIZER
         claimed = (self.workdir / CONFIG_FILE).exists()
         if claimed and folder.exists():
-            return Tokenizer.load(folder)
+            return pretrained.load(folder)
         source = start.source_run(self.settings.init)
-        tokenizer = self._new_tokenizer() if source is None else Tokenizer.load(source / TOKENIZER)
+        tokenizer = self._new_tokenizer() if source is None else pretrained.load(source / TOKENIZER)
         if claimed:
             tokenizer.save(folder)
         return tokenizer
@@ -158,7 +158,7 @@ class Setup:
             named = dialogue.meta.get("entities")
             if isinstance(named, list | tuple):  # a user's field of that name may hold anything
                 entities.update(name for name in named if isinstance(name, str))
-        return make_tokenizer(texts, entities, self.settings.tokenizer)
+        return pretrained.make(texts, entities, self.settings.tokenizer)
 
     @cached_property
     def model(self) -> Model:
@@ -240,9 +240,7 @@ class Setup:
 
     def engine(self, params: dict) -> Engine:
         """A generation engine over the given parameters; it reads no more than training shows."""
-        return Engine(
-            self.model, params, self.tokenizer.control("<|pad|>"), self.settings.data.length
-        )
+        return Engine(self.model, params, self.tokenizer.pad_id, self.settings.data.length)
 
 
 class NoTools:

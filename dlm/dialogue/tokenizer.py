@@ -1,7 +1,8 @@
-"""A byte-level BPE for text, and control tokens that no text can spell.
+"""Pieces of text and control tokens: two kinds of ids, and no text can spell the second.
 
-The vocabulary is that of the text (a `tokenizers` model without added tokens) followed by the
-control tokens, which exist only here: encoding cannot give them, whatever the text says.
+The pieces are a `tokenizers` model without added tokens: a byte-level BPE learned here, or a
+checkpoint's. The control tokens exist only beside it: encoding cannot give them, whatever the text
+says.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from dlm.core import files
 from dlm.core.errors import UserError
+from dlm.dialogue.pieces import leading_bytes, spelled_bytes
 
 CONTROL = (
     *("<|pad|>", "<|end|>", "<|system|>", "<|context|>", "<|user|>", "<|assistant|>", "<|tool|>"),
@@ -44,7 +48,8 @@ class TokenizerConfig:
       join_spaces: whether a lower-case word or a mark carries the space before it. Fewer tokens,
         but such a word is spelled otherwise after a space than after a quote; set it to False
         where names are in lower case.
-      path: a directory that `Tokenizer.save` wrote; read instead of training.
+      path: a directory that `Tokenizer.save` wrote or that holds a checkpoint's tokenizer; read
+        instead of training.
     """
 
     kind: str = "bpe"
@@ -53,22 +58,60 @@ class TokenizerConfig:
     path: str = ""
 
 
-class Tokenizer:
-    """Text to ids and back; ids from `text_size` on are control tokens.
+@dataclass(frozen=True)
+class Pretrained:
+    """What a checkpoint says of its tokenizer.
 
     Attributes:
-      text_size: ids below it are pieces of text.
-      vocab_size: ids in all.
-      digest: hex; equal exactly where every text gets equal ids.
+      file: the content of its `tokenizer.json`.
+      special: the tokens of its special roles, such as `bos_token`.
+      chat_template: Jinja text; "" where it has none.
+      adds_bos: whether a sequence begins with `bos_token` even if its template does not say so.
     """
 
-    def __init__(self, text: tokenizers.Tokenizer, control: Sequence[str] = CONTROL) -> None:
+    file: Mapping[str, Any]
+    special: Mapping[str, str]
+    chat_template: str
+    adds_bos: bool
+
+
+class Tokenizer:
+    """Text to ids and back, and control tokens by name.
+
+    Args:
+      text: the model of text, without added tokens.
+      own: control tokens of ours; their ids follow all others.
+      theirs: a checkpoint's control tokens and their ids.
+      pretrained: what a checkpoint says; None where the pieces were learned here.
+
+    Attributes:
+      text_size: ids from it on are our own control tokens; below it a checkpoint's may stand.
+      vocab_size: ids in all.
+      pretrained: see above.
+    """
+
+    def __init__(
+        self,
+        text: tokenizers.Tokenizer,
+        own: Sequence[str] = CONTROL,
+        theirs: Mapping[str, int] = MappingProxyType({}),
+        pretrained: Pretrained | None = None,
+    ) -> None:
         self._text = text
-        self._control = {name: text.get_vocab_size() + i for i, name in enumerate(control)}
-        self.text_size = text.get_vocab_size()
-        self.vocab_size = self.text_size + len(control)
-        self.digest = files.digest([json.loads(text.to_str()), list(control)])
+        self._own = [name for name in own if name not in theirs]
+        self.pretrained = pretrained
+        last = max(chain(text.get_vocab().values(), theirs.values()), default=-1)
+        self.text_size = last + 1
+        self.vocab_size = self.text_size + len(self._own)
+        self._control = {**theirs} | {name: self.text_size + i for i, name in enumerate(self._own)}
+        self._theirs = dict(theirs)
         self._ids: dict[str, list[int]] = {}  # of chunks
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex; equal exactly where every text gets equal ids."""
+        said = [json.loads(self._text.to_str()), self._own]
+        return files.digest([*said, self._theirs] if self._theirs else said)
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text; never a control token."""
@@ -76,7 +119,7 @@ class Tokenizer:
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each text; faster for many texts than one by one."""
-        chunks = [_CHUNK.findall(text) for text in texts]
+        chunks = [self._chunks(text) for text in texts]
         if len(self._ids) > _CACHED:
             self._ids = {}
         known = self._ids
@@ -93,7 +136,7 @@ class Tokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         """Returns the UTF-8 bytes that a token stands for; none for a control token."""
-        return self._bytes[token] if token < self.text_size else b""
+        return self._bytes.get(token, b"")
 
     def control(self, name: str) -> int:
         """Returns the id of a control token such as `<|user|>`; KeyError where there is none."""
@@ -117,14 +160,63 @@ class Tokenizer:
             raise UserError(f"{name!r} is not one token of this tokenizer but {len(ids)}: {pieces}")
         return ids[0]
 
+    def with_control(self, names: Sequence[str]) -> Tokenizer:
+        """Returns the same with more control tokens of ours behind the others."""
+        return Tokenizer(self._text, [*self._own, *names], self._theirs, self.pretrained)
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills what nobody reads."""
+        special = self.pretrained.special if self.pretrained else {}
+        names = ("<|pad|>", special.get("pad_token"), special.get("eos_token"))
+        return next((self._control[name] for name in names if name in self._control), 0)
+
     def save(self, directory: str | Path) -> None:
-        """Writes `tokenizer.json` (the text vocabulary) and `control.json` into a directory."""
-        files.write_atomic(Path(directory) / "tokenizer.json", self._text.to_str(pretty=True))
-        files.write_json(Path(directory) / "control.json", list(self._control))
+        """Writes `tokenizer.json` and `control.json` into a directory, for `load`.
+
+        `tokenizer.json` is that of the text, or a checkpoint's own with `tokenizer_config.json`;
+        `control.json` lists our control tokens.
+        """
+        folder = Path(directory)
+        if self.pretrained is None:
+            files.write_atomic(folder / "tokenizer.json", self._text.to_str(pretty=True))
+        else:
+            files.write_json(folder / "tokenizer.json", self.pretrained.file)
+            files.write_json(folder / "tokenizer_config.json", self._config(self.pretrained))
+        files.write_json(folder / "control.json", self._own)
+
+    def save_pretrained(self, directory: str | Path, chat_template: str) -> None:
+        """Writes the files that the transformers library loads, for a model that is given away.
+
+        `tokenizer.json` has our control tokens among its added ones; `tokenizer_config.json` holds
+        the chat template.
+        """
+        ours = Pretrained(
+            file={**json.loads(self._text.to_str()), "added_tokens": []},
+            special={"pad_token": "<|pad|>", "eos_token": "<|end|>"},
+            chat_template="",
+            adds_bos=False,
+        )
+        saved = self.pretrained or ours
+        more = [added_token(self._control[name], name, special=True) for name in self._own]
+        file = {**saved.file, "added_tokens": [*saved.file["added_tokens"], *more]}
+        config = self._config(replace(saved, chat_template=chat_template))
+        files.write_json(Path(directory) / "tokenizer.json", file)
+        files.write_json(Path(directory) / "tokenizer_config.json", config)
+
+    @staticmethod
+    def _config(pretrained: Pretrained) -> dict[str, Any]:
+        return {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            "add_bos_token": pretrained.adds_bos,
+            **pretrained.special,
+            "chat_template": pretrained.chat_template,
+        }
 
     @staticmethod
     def load(directory: str | Path) -> Tokenizer:
-        """Reads what `save` wrote.
+        """Reads what `save` wrote of a tokenizer that was learned here; `pretrained.load` all.
 
         Raises:
           UserError: a file is missing or damaged, or the text vocabulary has added tokens, which
@@ -140,20 +232,25 @@ class Tokenizer:
             raise UserError(f"{path}: has added tokens, which text could spell; save it with dlm")
         return Tokenizer(text, control)
 
+    def _chunks(self, text: str) -> list[str]:
+        if self.pretrained is None:
+            return _CHUNK.findall(text)
+        if not self._missing.isdisjoint(text.encode()):
+            text = "".join("\ufffd" if c.encode()[0] in self._missing else c for c in text)
+        return [text] if text else []
+
     @cached_property
-    def _bytes(self) -> list[bytes]:
-        table = _byte_of_symbol()
-        pieces = sorted(self._text.get_vocab().items(), key=lambda item: item[1])
-        return [bytes(table[symbol] for symbol in piece) for piece, _ in pieces]
+    def _missing(self) -> set[int]:
+        """Bytes that begin a character and for which the checkpoint has no piece."""
+        return leading_bytes() - {piece[0] for piece in self._bytes.values() if len(piece) == 1}
+
+    @cached_property
+    def _bytes(self) -> dict[int, bytes]:
+        return spelled_bytes(self._text)
 
     @cached_property
     def _control_names(self) -> dict[int, str]:
         return {token: name for name, token in self._control.items()}
-
-
-def make(texts: Iterable[str], entities: Collection[str], config: TokenizerConfig) -> Tokenizer:
-    """Returns the tokenizer that a config asks for: read from `path`, or trained."""
-    return Tokenizer.load(config.path) if config.path else train(texts, entities, config)
 
 
 def train(texts: Iterable[str], entities: Collection[str], config: TokenizerConfig) -> Tokenizer:
@@ -236,15 +333,7 @@ def _pattern(join_spaces: bool) -> str:
     return rf"{space}{lower}|{capital}|\p{{N}}|{space}[^\s\p{{L}}\p{{M}}\p{{N}}]|{gap}"
 
 
-def _byte_of_symbol() -> dict[str, int]:
-    """Returns the byte of each character of the byte-level alphabet.
-
-    Printable bytes of Latin-1 stand for themselves, the others for U+0100 and on, in order.
-
-    Source: Radford et al. 2019, `bytes_to_unicode` of the released code.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(_BYTES) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {
-        chr(0x100 + index): byte for index, byte in enumerate(others)
-    }
+def added_token(identity: int, content: str, *, special: bool) -> dict[str, Any]:
+    """An entry of `added_tokens` in a `tokenizer.json`: the token is found as it stands."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": identity, "content": content, **flags, "special": special}

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlm.core.errors import UserError
-from dlm.dialogue.tokenizer import CONTROL, Tokenizer, TokenizerConfig, make, train
+from dlm.dialogue.pretrained import make
+from dlm.dialogue.tokenizer import CONTROL, Tokenizer, TokenizerConfig, train
 
 SMALL = TokenizerConfig(vocab_size=400)
 
