@@ -83,7 +83,7 @@ class LossConfig:
     name: str = "cross_entropy"
     args: dict[str, Any] = field(default_factory=dict)
     normaliser: str = "token"
-    chunk: int = 512
+    chunk: int = 256
 
 
 def find(name: str) -> Callable[..., Any]:

@@ -37,7 +37,7 @@ def make_objective(
     model: Model,
     *,
     normaliser: str = "token",
-    chunk: int = 512,
+    chunk: int = 256,
     train: bool,
 ) -> Objective:
     """Makes the objective of a bound loss: `(params, batch, context) -> {term: Mean}`.

@@ -1,4 +1,8 @@
-"""The layers and what they are made of: projections, norms, rotary positions, attention, mlp."""
+"""The layers and what they are made of: projections, norms, rotary positions, attention, mlp.
+
+Norms and activations keep nothing but their inputs for the gradient (`jax.checkpoint`): making them
+again is cheaper than writing and reading what lies between.
+"""
 
 from __future__ import annotations
 
@@ -97,15 +101,21 @@ class Norm(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Normalises the last axis of [B, T, D]."""
         config = self.config
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        if config.norm == "layer":
-            wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-        y = wide * jax.lax.rsqrt(variance + config.norm_epsilon)
-        y = y * self.param("scale", nn.initializers.ones, (config.width,))
-        if config.norm == "layer" and config.bias:
-            y = y + self.param("bias", nn.initializers.zeros, (config.width,))
-        return y.astype(x.dtype)
+        centred = config.norm == "layer"
+        scale = self.param("scale", nn.initializers.ones, (config.width,))
+        bias = None
+        if centred and config.bias:
+            bias = self.param("bias", nn.initializers.zeros, (config.width,))
+
+        def normalise(x: Array, scale: Array, bias: Array | None) -> Array:
+            wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            if centred:
+                wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+            variance = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+            y = wide * jax.lax.rsqrt(variance + config.norm_epsilon) * scale
+            return (y if bias is None else y + bias).astype(x.dtype)
+
+        return jax.checkpoint(normalise)(x, scale, bias)
 
 
 def rotation_of(positions: Array, config: ModelConfig) -> tuple[Array, Array]:
@@ -181,6 +191,10 @@ class Attention(nn.Module):
         return product(out.reshape(*x.shape[:2], -1), output)[0], slots
 
 
+def _swiglu(gate: Array, value: Array) -> Array:
+    return jax.nn.silu(gate) * value
+
+
 class Mlp(nn.Module):
     """The feed-forward part: SwiGLU (Shazeer 2020) or GELU in its tanh form."""
 
@@ -194,9 +208,9 @@ class Mlp(nn.Module):
         up = Linear(*ends, *kind, name="up")
         if config.mlp == "swiglu":
             gate, value = product(x, Linear(*ends, *kind, name="gate"), up)
-            inner = jax.nn.silu(gate) * value
+            inner = jax.checkpoint(_swiglu)(gate, value)
         else:
-            inner = jax.nn.gelu(product(x, up)[0], approximate=True)
+            inner = jax.checkpoint(jax.nn.gelu)(product(x, up)[0])
         down = Linear(*ends[::-1], config.bias, _residual_stddev(config), name="down")
         return product(inner, down)[0]
 
