@@ -43,7 +43,7 @@ class StepMetrics(NamedTuple):
       terms: every term's total and count over the whole batch; add them over a logging window and
         divide once.
       grad_norm: norm of the whole trainable gradient before clipping.
-      learning_rate: of this update.
+      learning_rate: of this update; where it was refused, of the last one made.
       empty: bool, no supervised target in the whole batch: no update, no schedule step.
       nonfinite: {path: bool}, leaves whose gradient holds NaN or infinity; any of them refuses the
         update.

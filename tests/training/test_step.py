@@ -217,7 +217,7 @@ def test_schedules_count_updates():
     for counts in (COUNTS, (0,) * ROWS, COUNTS, COUNTS):
         state, metrics = run.step(state, make_batch(counts))
         rates.append(float(metrics.learning_rate))
-    np.testing.assert_allclose(rates, [0.005, 0.01, 0.01, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(rates, [0.005, 0.005, 0.01, 0.01], rtol=1e-6)
     assert (state.step, state.updates) == (4, 3)
 
 
