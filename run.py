@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -21,6 +22,7 @@ from dlm.core.errors import UserError
 
 COMMANDS = Path(__file__).parent / "dlm" / "commands"
 DEFAULT_VERB = "quickstart"
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 
 def documentation() -> dict[str, str]:
@@ -72,6 +74,13 @@ def guarded(argv: list[str]) -> int:
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            traceback.print_exc()
+            return 1
+        remedy = "make room, or name a folder that can be written; what was saved before is whole"
+        print(f"error: {error.filename or 'a file'}: {error.strerror}; {remedy}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "interrupted", file=sys.stderr)
         return 130

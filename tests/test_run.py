@@ -88,6 +88,12 @@ RAISES = '"""Raises."""\nfrom dlm.core.errors import UserError\ndef run(argv):\n
         ("UserError('a.jsonl:3: no role; add one')", 2, "error: a.jsonl:3: no role; add one\n"),
         ("KeyboardInterrupt", 130, "interrupted\n"),
         ("KeyboardInterrupt('saved at step 5')", 130, "saved at step 5\n"),
+        (
+            "OSError(28, 'No space left on device', 'runs/a/metrics.jsonl')",
+            2,
+            "error: runs/a/metrics.jsonl: No space left on device; make room, or name a folder "
+            "that can be written; what was saved before is whole\n",
+        ),
     ],
 )
 def test_mistakes_and_interrupts_have_no_traceback(commands, capsys, raised, status, error):

@@ -22,7 +22,7 @@ from dlm.commands.results import write_results
 from dlm.commands.setup import TOKENIZER, Options, Setup, parse_options
 from dlm.commands.start import CHECKPOINTS, CONFIG_FILE, model_config, source_digests
 from dlm.core.errors import UserError
-from dlm.core.files import read_json, write_json
+from dlm.core.files import hold_folder, read_json, write_json
 from dlm.data.pipeline import Batches
 from dlm.losses.objective import make_objective
 from dlm.training import loop
@@ -45,10 +45,20 @@ def run(argv: list[str]) -> int:
 
 
 def train(options: Options) -> dict[str, float]:
-    """Trains, measures before and after, and writes the report; returns its figures."""
+    """Trains, measures before and after, and writes the report; returns its figures.
+
+    Raises:
+      UserError: the workdir holds the run of another config, or another process works in it.
+    """
     setup = Setup(options)
+    # An unknown or unreadable source is refused before anything is written.
+    model_config(setup.settings)
+    with hold_folder(setup.workdir):
+        return _train(setup)
+
+
+def _train(setup: Setup) -> dict[str, float]:
     settings = setup.settings
-    model_config(settings)  # an unknown or unreadable source is refused before anything is written
     claim_workdir(setup)
     batches = setup.batches(setup.pieces("train", evaluation=False), shuffle=True)
     total = total_updates(setup, batches)

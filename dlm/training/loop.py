@@ -23,9 +23,17 @@ from dlm.core.progress import Progress
 from dlm.training.checkpoints import Checkpoints
 from dlm.training.log import MetricsLog
 from dlm.training.step import State, StepMetrics
-from dlm.training.window import Clock, Window, describe
+from dlm.training.window import (
+    Clock,
+    Window,
+    describe,
+    describe_nonfinite,
+    keep_batch,
+    nonfinite_parts,
+)
 
 DTYPES = ("float32", "bfloat16")
+NONFINITE = ("raise", "skip")
 MAX_EMPTY = 1000  # steps of one log line without an update, after which a run is given up
 EVALUATED = ("validation/loss", "validation/token_accuracy", "validation/response_accuracy")
 
@@ -41,8 +49,12 @@ class TrainConfig:
       log_every: updates between two log lines.
       eval_every: updates between two evaluations, each followed by a checkpoint; None = at the
         end only.
+      save_every: updates between two checkpoints beside those of evaluations; None = none.
       metric: the evaluation figure that names the best checkpoint, restored at the end.
       patience: evaluations without improvement of `metric` before the run stops; None = never.
+      nonfinite: at a step whose loss or gradient is not finite, "raise", or "skip" it and count.
+        Either way it updates nothing, and its batch is kept in the workdir.
+      max_nonfinite: such steps in a row before the run is given up all the same.
       dtype: compute dtype; parameters, moments and losses stay float32.
       trainable: ordered (regex over parameter paths, bool); first match wins.
     """
@@ -52,18 +64,24 @@ class TrainConfig:
     accumulate: int = 1
     log_every: int = 20
     eval_every: int | None = None
+    save_every: int | None = None
     metric: str = "validation/loss"
     patience: int | None = None
+    nonfinite: str = "raise"
+    max_nonfinite: int = 10
     dtype: str = "float32"
     trainable: tuple[tuple[str, bool], ...] = ((".*", True),)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "epochs", "accumulate", "log_every", "eval_every", "patience"):
+        intervals = ("log_every", "eval_every", "save_every", "patience", "max_nonfinite")
+        for name in ("steps", "epochs", "accumulate", *intervals):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"train.{name}={value} must be above 0")
-        if self.dtype not in DTYPES:
-            raise UserError(f"train.dtype={self.dtype!r}: choose one of {', '.join(DTYPES)}")
+        for name, choices in (("dtype", DTYPES), ("nonfinite", NONFINITE)):
+            if getattr(self, name) not in choices:
+                given = getattr(self, name)
+                raise UserError(f"train.{name}={given!r}: choose one of {', '.join(choices)}")
 
 
 class Batches(Protocol):
@@ -85,6 +103,7 @@ class Tracker:
       bad: evaluations since then.
       tokens: that the logged steps held.
       supervised: positions of weight > 0 among them.
+      nonfinite: steps in a row, up to the last one, that were not finite.
       window: the log line in the making.
     """
 
@@ -94,6 +113,7 @@ class Tracker:
     bad: int = 0
     tokens: int = 0
     supervised: int = 0
+    nonfinite: int = 0
     window: Window = field(default_factory=Window)
 
     @staticmethod
@@ -174,9 +194,10 @@ def run(
 ) -> State:
     """Trains until `total_updates`, patience or a signal ends it; the loop of every run.
 
-    Evaluation and saving happen each `eval_every` updates and at the end. The metrics of step n
-    are read after step n + 1 was dispatched, so the device never waits for the log; where a
-    decision hangs on them, at the end of an interval, they are read at once.
+    Evaluation and saving happen each `eval_every` updates and at the end, saving alone each
+    `save_every`. The metrics of step n are read after step n + 1 was dispatched, so the device
+    never waits for the log; where a decision hangs on them, at the end of an interval, they are
+    read at once.
 
     Args:
       step: the compiled train step; the state is donated to it.
@@ -194,11 +215,12 @@ def run(
 
     Raises:
       Interrupted: SIGINT or SIGTERM came; the state was saved first.
-      UserError: a gradient was not finite, the metric is not among the figures, or step after
-        step has nothing to learn.
+      UserError: a loss or gradient was not finite (see `TrainConfig.nonfinite`), the metric is not
+        among the figures, or step after step has nothing to learn.
     """
     steps, updates = int(state.step), int(state.updates)
     evaluate_at = interval_end(updates, config.eval_every, total_updates)
+    save_at = interval_end(updates, config.save_every, total_updates)
     lower = lower_is_better(config.metric)
     pending: deque[tuple[StepMetrics, Any, int]] = deque()
     clock = Clock()
@@ -215,11 +237,13 @@ def run(
             updates += 1  # in hope: a step that made no update is taken back when it is read
             pending.append((metrics, batch, steps))
             stopping = asked_to_stop()
-            unread = 0 if stopping or updates >= evaluate_at else 1
+            unread = 0 if stopping or updates >= min(evaluate_at, save_at) else 1
             while len(pending) > unread:
                 read, read_batch, at = pending.popleft()
-                window = tracker.window
-                updates -= not window.add(read, read_batch, at)
+                measured, window = jax.device_get(read), tracker.window
+                updates -= not window.add(measured, read_batch)
+                if line := _refused(measured, read_batch, at, config, tracker, log):
+                    progress.say(line)
                 if window.empty == window.steps >= MAX_EMPTY:
                     raise UserError(
                         f"{MAX_EMPTY} steps in a row had nothing to learn; look at policy, weights "
@@ -228,11 +252,11 @@ def run(
                 seconds = clock.lap()
                 window.seconds += seconds
                 tracker.seconds += seconds
-                full = window.steps - window.empty >= config.log_every
+                full = window.updates >= config.log_every
                 if full or (updates >= evaluate_at and not pending):
-                    line = tracker.close_window()
-                    log.write(at, {"updates": updates - len(pending), **line})
-                    progress.update(updates, **shown(line))
+                    figures = tracker.close_window()
+                    log.write(at, {"updates": updates - len(pending), **figures})
+                    progress.update(updates, **shown(figures))
             progress.update(updates)
 
             # A full interval, every step of it read: evaluate, log, save.
@@ -246,13 +270,40 @@ def run(
                 progress.say(describe(updates, figures, EVALUATED))
                 evaluate_at = interval_end(updates, config.eval_every, total_updates)
                 clock.skip()
+            elif stopping or updates >= save_at:
+                checkpoints.save(steps, state, extra=asdict(tracker))
+            save_at = interval_end(updates, config.save_every, total_updates)
             if stopping:
-                if not due:
-                    checkpoints.save(steps, state, extra=asdict(tracker))
                 raise Interrupted
         if asked_to_stop():  # during the last evaluation
             raise Interrupted
     return state
+
+
+def _refused(
+    metrics: StepMetrics,
+    batch: Any,
+    step: int,
+    config: TrainConfig,
+    tracker: Tracker,
+    log: MetricsLog,
+) -> str:
+    """The line on a step that was not finite, "" where it was; keeps the step's batch.
+
+    Raises:
+      UserError: the config says so, or there were too many in a row.
+    """
+    parts = nonfinite_parts(metrics)
+    if not parts:
+        tracker.nonfinite = 0
+        return ""
+    tracker.nonfinite += 1
+    line = describe_nonfinite(parts, batch, step, keep_batch(log.path.parent, batch, step))
+    if config.nonfinite == "raise":
+        raise UserError(line)
+    if tracker.nonfinite >= config.max_nonfinite:
+        raise UserError(f"{line}; {tracker.nonfinite} such steps in a row")
+    return line
 
 
 def interval_end(updates: int, every: int | None, total: int) -> int:

@@ -45,8 +45,8 @@ class StepMetrics(NamedTuple):
       grad_norm: norm of the whole trainable gradient before clipping.
       learning_rate: of this update; where it was refused, of the last one made.
       empty: bool, no supervised target in the whole batch: no update, no schedule step.
-      nonfinite: {path: bool}, leaves whose gradient holds NaN or infinity; any of them refuses the
-        update.
+      nonfinite: {path: bool}, leaves whose gradient holds NaN or infinity, and `LOSS` where the
+        loss itself does; any of them refuses the update.
     """
 
     terms: Terms
@@ -56,6 +56,7 @@ class StepMetrics(NamedTuple):
     nonfinite: dict[str, jax.Array]
 
 
+LOSS = "(loss)"  # no path of a parameter
 TrainStep = Callable[..., tuple[State, StepMetrics]]
 
 
@@ -115,7 +116,9 @@ def make_train_step(
 
         data = (batch, row_keys(state.key, state.step, rows))
         grads, terms, empty = _differentiate(terms_of, selected, data, coefficients, accumulate)
-        nonfinite = {path: ~jnp.all(jnp.isfinite(g)) for path, g in flatten(grads).items()}
+        totals = jnp.stack([jnp.asarray(terms[name].total) for name in coefficients])
+        checked = {LOSS: totals, **flatten(grads)}
+        nonfinite = {path: ~jnp.all(jnp.isfinite(values)) for path, values in checked.items()}
         refused = empty | jnp.any(jnp.stack(list(nonfinite.values())))
         selected, opt_state, rate = _apply(optimizer, selected, state.opt_state, grads, refused)
         metrics = StepMetrics(terms, optax.tree.norm(grads), rate, empty, nonfinite)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from dlm.core.errors import UserError
-from dlm.training.step import StepMetrics
+from dlm.core.files import write_atomic
+from dlm.training.step import LOSS, StepMetrics
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Window:
       tokens: positions that held a token.
       supervised: positions of weight > 0.
       empty: steps without a supervised token; they made no update.
+      nonfinite: steps whose loss or gradient was not finite; nor did they.
       seconds: of training, evaluations and stops left out.
     """
 
@@ -36,40 +38,37 @@ class Window:
     tokens: int = 0
     supervised: int = 0
     empty: int = 0
+    nonfinite: int = 0
     seconds: float = 0.0
 
-    def add(self, metrics: StepMetrics, batch: Any, step: int) -> bool:
-        """Takes in one step, waiting for its metrics; says whether it made an update.
+    def add(self, metrics: StepMetrics, batch: Any) -> bool:
+        """Takes in one step; says whether it made an update.
 
         Args:
-          metrics: on the device.
+          metrics: on the host.
           batch: its batch as host arrays.
-          step: its number, for messages.
-
-        Raises:
-          UserError: a gradient was not finite; names the step and the first such leaf.
         """
-        measured = jax.device_get(metrics)
-        bad = sorted(path for path, is_bad in measured.nonfinite.items() if is_bad)
-        if bad:
-            raise UserError(
-                f"step {step}: the gradient of {bad[0]} is not finite ({len(bad)} leaves in all); "
-                "nothing was updated; lower optimizer.learning_rate or look at dialogues "
-                f"{sorted(set(np.asarray(batch.dialogue_ids).ravel().tolist()) - {-1})[:8]}"
-            )
-        for name, (total, count) in measured.terms.items():
+        self.steps += 1
+        self.tokens += int(np.count_nonzero(batch.segment_ids))
+        self.supervised += int(np.count_nonzero(batch.loss_weights))
+        if nonfinite_parts(metrics):
+            self.nonfinite += 1
+            return False
+        for name, (total, count) in metrics.terms.items():
             sums = self.terms.setdefault(name, [0.0, 0.0])
             sums[0] += float(total)
             sums[1] += float(count)
         self.last = {
-            "grad_norm": float(measured.grad_norm),
-            "learning_rate": float(measured.learning_rate),
+            "grad_norm": float(metrics.grad_norm),
+            "learning_rate": float(metrics.learning_rate),
         }
-        self.steps += 1
-        self.tokens += int(np.count_nonzero(batch.segment_ids))
-        self.supervised += int(np.count_nonzero(batch.loss_weights))
-        self.empty += bool(measured.empty)
-        return not measured.empty
+        self.empty += bool(metrics.empty)
+        return not metrics.empty
+
+    @property
+    def updates(self) -> int:
+        """Updates that the steps of this window made."""
+        return self.steps - self.empty - self.nonfinite
 
     def figures(self) -> dict[str, float]:
         """The line's figures, named `train/...`; a term that counted nothing is left out."""
@@ -79,9 +78,38 @@ class Window:
             **means,
             **{f"train/{name}": value for name, value in self.last.items()},
             **({"train/empty_steps": float(self.empty)} if self.empty else {}),
+            **({"train/nonfinite_steps": float(self.nonfinite)} if self.nonfinite else {}),
             "train/tokens_per_second": self.tokens / seconds,
             "train/supervised_tokens_per_second": self.supervised / seconds,
         }
+
+
+def nonfinite_parts(metrics: StepMetrics) -> list[str]:
+    """What of a step was not finite: "loss", or paths of parameters by their gradients; in order.
+
+    The loss first: where it is not finite, no gradient behind it means anything.
+    """
+    bad = sorted(path for path, is_bad in metrics.nonfinite.items() if is_bad)
+    return sorted(bad, key=lambda path: path != LOSS)
+
+
+def keep_batch(folder: Path, batch: Any, step: int) -> Path:
+    """Writes a batch to `bad_STEP.npz`, to be looked at; returns where."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **{name: np.asarray(x) for name, x in batch._asdict().items()})
+    path = folder / f"bad_{step}.npz"
+    write_atomic(path, content.getvalue())
+    return path
+
+
+def describe_nonfinite(parts: Sequence[str], batch: Any, step: int, path: Path) -> str:
+    """One line on a step that was refused: what was not finite, its dialogues, and a remedy."""
+    what = "the loss" if parts[0] == LOSS else f"the gradient of {parts[0]}"
+    dialogues = sorted(set(np.asarray(batch.dialogue_ids).ravel().tolist()) - {-1})
+    return (
+        f"step {step}: {what} is not finite ({len(parts)} parts in all); nothing was updated; its "
+        f"batch is in {path}; lower optimizer.learning_rate or look at dialogues {dialogues[:8]}"
+    )
 
 
 class Clock:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -83,3 +85,22 @@ def test_a_source_digest_follows_the_source():
     assert files.source_digest(files) != files.source_digest(files.digest)
     assert files.source_digest(files, files.digest) != files.source_digest(files.digest, files)
     assert files.source_digest(files.digest) == files.source_digest(files.digest)
+
+
+def test_a_folder_is_held_by_one_process(tmp_path):
+    """Refused with the holder's number while it is held, free once it is not, also after a kill."""
+    code = (
+        "import sys, time; from dlm.core.files import hold_folder\n"
+        "with hold_folder(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        message = rf"run is in use by process {holder.pid}; "
+        with pytest.raises(UserError, match=message), files.hold_folder(tmp_path / "run"):
+            pass
+        holder.kill()
+    with files.hold_folder(tmp_path / "run"):
+        pass
+    with files.hold_folder(tmp_path / "run"):
+        pass

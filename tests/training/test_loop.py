@@ -18,6 +18,7 @@ from dlm.training import window
 from dlm.training.loop import Interrupted, Tracker, TrainConfig, interval_end, lower_is_better
 from dlm.training.window import Window
 from tests.training.tiny_runs import (
+    POISON,
     Killed,
     Numbered,
     Scripted,
@@ -91,10 +92,9 @@ def test_metrics_are_read_one_step_late(tmp_path, monkeypatch):
         order.append(f"dispatch {int(batch.dialogue_ids[0, 0]) // 10 + 1}")
         return step(state, batch)
 
-    def read(self, metrics, batch, at):
-        assert int(batch.dialogue_ids[0, 0]) // 10 + 1 == at
-        order.append(f"read {at}")
-        return add(self, metrics, batch, at)
+    def read(self, metrics, batch):
+        order.append(f"read {int(batch.dialogue_ids[0, 0]) // 10 + 1}")
+        return add(self, metrics, batch)
 
     monkeypatch.setattr(Window, "add", read)
     train(tmp_path, Numbered(), replace(CONFIG, eval_every=3), total=4, step=dispatch)
@@ -194,18 +194,48 @@ def test_an_unknown_metric_is_told_with_the_nearest_name(tmp_path, metric, messa
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path):
-    """The step, the leaf and the dialogues are named; no update, no figure and no save of it."""
+    """The step, the part and the dialogues are named; no update, no figure and no save of it."""
     spy = Spy()
     with pytest.raises(UserError) as caught:
         train(tmp_path, Numbered(poisoned=[6]), replace(CONFIG, log_every=1), total=20, step=spy)
     message = str(caught.value)
-    assert message.startswith("step 7: the gradient of scale is not finite (1 leaves in all)")
+    assert message.startswith("step 7: the loss is not finite (2 parts in all)")
+    with np.load(tmp_path / "bad_7.npz") as kept:
+        assert kept["tokens"][0, 0] == POISON
     assert message.endswith("dialogues [60, 61, 62, 63]")
     assert "\n" not in message
     assert spy.params[6] == spy.params[5]
     assert spy.updates[5:7] == [6, 6]
     assert [row["step"] for row in lines(tmp_path, evaluations=False)] == [1, 2, 3, 4, 5, 6]
     assert saved_steps(tmp_path) == [5]
+
+
+def test_a_step_that_is_not_finite_may_be_skipped(tmp_path):
+    """It updates nothing, the intervals do not count it, its batch is kept; too many end the run."""
+    spy = Spy()
+    config = replace(CONFIG, nonfinite="skip", max_nonfinite=3)
+    state, _ = train(tmp_path / "two", Numbered(poisoned=[3, 4]), config, total=8, step=spy)
+    assert (int(state.step), int(state.updates)) == (10, 8)
+    assert spy.params[2] == spy.params[3] == spy.params[4]
+    logged = lines(tmp_path / "two", evaluations=False)
+    assert sum(row.get("train/nonfinite_steps", 0) for row in logged) == 2
+    assert all(row["train/loss"] is not None for row in logged)
+    assert sorted(path.name for path in (tmp_path / "two").glob("bad_*")) == [
+        "bad_4.npz",
+        "bad_5.npz",
+    ]
+    with pytest.raises(UserError, match=r"step 6: .*; 3 such steps in a row$"):
+        train(tmp_path / "three", Numbered(poisoned=[3, 4, 5]), config, total=8)
+
+
+def test_saves_between_evaluations_change_nothing(tmp_path, uninterrupted):
+    """A run killed after a save goes on from it, to the same bits and lines."""
+    config = replace(CONFIG, save_every=2)
+    with pytest.raises(Killed):
+        train(tmp_path, Numbered(empty=EMPTY, kill_at=14), config, total=16)
+    assert saved_steps(tmp_path) == [9, 10, 12]
+    state, tracker = train(tmp_path, Numbered(empty=EMPTY), config, total=16)
+    assert (bits(state), timeless(tracker), lines(tmp_path)) == uninterrupted
 
 
 @pytest.fixture(scope="module")

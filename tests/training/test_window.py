@@ -7,14 +7,19 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
-from dlm.core.errors import UserError
 from dlm.core.mean import Mean
 from dlm.data.batch import Batch, empty_batch
 from dlm.training import window
-from dlm.training.step import StepMetrics
-from dlm.training.window import Clock, Window, describe
+from dlm.training.step import LOSS, StepMetrics
+from dlm.training.window import (
+    Clock,
+    Window,
+    describe,
+    describe_nonfinite,
+    keep_batch,
+    nonfinite_parts,
+)
 
 
 def make_batch(tokens: int, supervised: int, dialogues=(7, -1, 3)) -> Batch:
@@ -34,7 +39,7 @@ def measure(*, norm=1.0, rate=0.1, empty=False, bad=(), **terms: tuple[float, fl
         grad_norm=np.float32(norm),
         learning_rate=np.float32(rate),
         empty=np.bool_(empty),
-        nonfinite={path: np.bool_(path in bad) for path in "cab"},
+        nonfinite={path: np.bool_(path in bad) for path in ("c", "a", "b", LOSS)},
     )
 
 
@@ -44,8 +49,8 @@ def test_a_line_by_hand():
     A term that counted nothing (y) has no mean.
     """
     line = Window()
-    assert line.add(measure(loss=(6.0, 2.0), z=(1.0, 4.0), y=(0.0, 0.0)), make_batch(5, 2), 1)
-    assert line.add(measure(loss=(2.0, 6.0), norm=3, rate=0.25), make_batch(8, 6), 2)
+    assert line.add(measure(loss=(6.0, 2.0), z=(1.0, 4.0), y=(0.0, 0.0)), make_batch(5, 2))
+    assert line.add(measure(loss=(2.0, 6.0), norm=3, rate=0.25), make_batch(8, 6))
     line.seconds = 0.5
     assert line.figures() == {
         "train/loss": 1.0,  # not 5/3, the mean of means
@@ -60,35 +65,48 @@ def test_a_line_by_hand():
 
 def test_an_empty_step_made_no_update_and_is_counted():
     line = Window()
-    assert not line.add(measure(loss=(0, 0), empty=True), make_batch(5, 0), 1)
+    assert not line.add(measure(loss=(0, 0), empty=True), make_batch(5, 0))
     assert (line.steps, line.empty, line.tokens) == (1, 1, 5)
     assert "train/loss" not in line.figures()  # a mean of nothing
     assert line.figures()["train/empty_steps"] == 1
-    assert line.add(measure(loss=(3, 2)), make_batch(5, 1), 2)
+    assert line.add(measure(loss=(3, 2)), make_batch(5, 1))
     assert (line.steps, line.empty) == (2, 1)
     assert line.figures()["train/loss"] == 1.5
     assert "train/empty_steps" not in Window().figures()
 
 
-def test_a_gradient_that_is_not_finite_is_told_in_one_line():
-    """The first leaf by name and the dialogues of that batch; the window is as it was."""
+def test_a_step_that_was_not_finite_enters_no_mean_and_is_counted():
     line = Window()
-    line.add(measure(loss=(3, 2)), make_batch(5, 1), 1)
-    before = asdict(line)
-    with pytest.raises(UserError) as caught:
-        line.add(measure(loss=(np.nan, 2), bad="cb"), make_batch(5, 1), 2)
-    assert str(caught.value) == (
-        "step 2: the gradient of b is not finite (2 leaves in all); nothing was updated; lower "
-        "optimizer.learning_rate or look at dialogues [3, 7]"
+    line.add(measure(loss=(3, 2)), make_batch(5, 1))
+    assert not line.add(measure(loss=(np.nan, 2), bad="cb"), make_batch(5, 1))
+    assert (line.steps, line.updates, line.nonfinite) == (2, 1, 1)
+    assert line.figures()["train/loss"] == 1.5
+    assert line.figures()["train/nonfinite_steps"] == 1
+
+
+def test_what_was_not_finite_is_told_in_one_line(tmp_path):
+    """The loss before any gradient, the first leaf by name, the batch, its dialogues."""
+    batch = make_batch(5, 1)
+    parts = nonfinite_parts(measure(loss=(np.nan, 2), bad="cb"))
+    assert parts == ["b", "c"]
+    path = keep_batch(tmp_path, batch, 2)
+    assert describe_nonfinite(parts, batch, 2, path) == (
+        "step 2: the gradient of b is not finite (2 parts in all); nothing was updated; its batch "
+        f"is in {tmp_path}/bad_2.npz; lower optimizer.learning_rate or look at dialogues [3, 7]"
     )
-    assert asdict(line) == before
+    assert "step 2: the loss is not finite (3 parts" in describe_nonfinite(
+        nonfinite_parts(measure(loss=(np.nan, 2), bad=("b", "a", LOSS))), batch, 2, path
+    )
+    with np.load(path) as kept:
+        assert set(kept) == set(batch._fields)
+        np.testing.assert_array_equal(kept["tokens"], batch.tokens)
 
 
 def test_a_window_goes_on_after_it_was_saved():
     whole, cut = Window(), Window()
-    for at, (total, count) in enumerate([(0.1, 3.0), (0.2, 1.0), (0.7, 2.0)], 1):
+    for total, count in [(0.1, 3.0), (0.2, 1.0), (0.7, 2.0)]:
         for line in (whole, cut):
-            line.add(measure(loss=(total, count)), make_batch(5, 2), at)
+            line.add(measure(loss=(total, count)), make_batch(5, 2))
             line.seconds += 0.1
         cut = Window(**json.loads(json.dumps(asdict(cut))))
     assert cut == whole
