@@ -211,7 +211,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path):
 
 
 def test_a_step_that_is_not_finite_may_be_skipped(tmp_path):
-    """It updates nothing, the intervals do not count it, its batch is kept; too many end the run."""
+    """It updates nothing, the intervals do not count it, its batch is kept; too many end it."""
     spy = Spy()
     config = replace(CONFIG, nonfinite="skip", max_nonfinite=3)
     state, _ = train(tmp_path / "two", Numbered(poisoned=[3, 4]), config, total=8, step=spy)
