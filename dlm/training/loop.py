@@ -254,9 +254,9 @@ def run(
                 tracker.seconds += seconds
                 full = window.updates >= config.log_every
                 if full or (updates >= evaluate_at and not pending):
-                    figures = tracker.close_window()
-                    log.write(at, {"updates": updates - len(pending), **figures})
-                    progress.update(updates, **shown(figures))
+                    logged = tracker.close_window()
+                    log.write(at, {"updates": updates - len(pending), **logged})
+                    progress.update(updates, **shown(logged))
             progress.update(updates)
 
             # A full interval, every step of it read: evaluate, log, save.

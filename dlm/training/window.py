@@ -96,7 +96,8 @@ def nonfinite_parts(metrics: StepMetrics) -> list[str]:
 def keep_batch(folder: Path, batch: Any, step: int) -> Path:
     """Writes a batch to `bad_STEP.npz`, to be looked at; returns where."""
     content = io.BytesIO()
-    np.savez_compressed(content, **{name: np.asarray(x) for name, x in batch._asdict().items()})
+    arrays: dict[str, Any] = {name: np.asarray(x) for name, x in batch._asdict().items()}
+    np.savez_compressed(content, **arrays)
     path = folder / f"bad_{step}.npz"
     write_atomic(path, content.getvalue())
     return path
