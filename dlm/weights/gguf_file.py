@@ -24,7 +24,7 @@ MAGIC = b"GGUF"
 
 _SCALARS = dict(enumerate(("B", "b", "H", "h", "I", "i", "f", "?"))) | {10: "Q", 11: "q", 12: "d"}
 _FLOAT32, _STRING, _ARRAY = 6, 8, 9
-_CHUNK = 1 << 20  # numbers that are converted at a time
+_CHUNK = 1 << 14  # numbers that are converted at a time: few enough to stay in the cache
 
 
 @dataclass(frozen=True)
@@ -129,26 +129,26 @@ def _tensor(
 
     try:
         quantised = GGMLQuantizationType(kind)
-        width = quant_shape_to_byte_shape(shape[-1:], quantised)[0]  # bytes of a row
-        dequantize(np.zeros(GGML_QUANT_SIZES[quantised][1], np.uint8), quantised)
-    except (ValueError, NotImplementedError) as error:
+        length = math.prod(quant_shape_to_byte_shape(shape, quantised))
+        numbers, width = GGML_QUANT_SIZES[quantised]  # of a block, and its bytes
+        dequantize(np.zeros(width, np.uint8), quantised)
+    except (ValueError, NotImplementedError, IndexError) as error:
         raise UserError(f"{path}: {name!r} {shape} cannot be read: {error}") from None
-    rows = math.prod(shape[:-1])
-    if start + rows * width > size:
+    if start + length > size:
         raise UserError(
-            f"{path}: {name!r} {shape} is cut short: it ends at byte {start + rows * width}, the "
-            f"file at {size}"
+            f"{path}: {name!r} {shape} is cut short: it ends at byte {start + length}, the file at "
+            f"{size}"
         )
 
     def read() -> np.ndarray:
-        whole = np.empty((rows, shape[-1]), np.float32)
-        step = max(1, _CHUNK // shape[-1])
-        with path.open("rb") as file:
-            file.seek(start)
-            for first in range(0, rows, step):
-                some = min(step, rows - first)
-                raw = np.fromfile(file, np.uint8, some * width).reshape(some, width)
-                whole[first : first + some] = dequantize(raw, quantised)
+        if quantised == GGMLQuantizationType.F32:
+            return np.fromfile(path, np.float32, math.prod(shape), offset=start).reshape(shape)
+        blocks = np.fromfile(path, np.uint8, length, offset=start).reshape(-1, width)
+        whole = np.empty((len(blocks), numbers), np.float32)
+        step = max(1, _CHUNK // numbers)
+        for first in range(0, len(blocks), step):
+            some = slice(first, first + step)
+            whole[some] = dequantize(blocks[some].ravel(), quantised).reshape(-1, numbers)
         return whole.reshape(shape)
 
     return Tensor(shape, read)

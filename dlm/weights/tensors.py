@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from dlm.models.table import Weight
 
 Place = Callable[[str, np.ndarray], jax.Array]
 
+_FIRST = "layers/0/"
 _NAMED = 3  # problems that one message names
 
 
@@ -64,10 +65,7 @@ def load(
     Raises:
       UserError: a tensor is missing, extra, of another shape, or cut short.
     """
-    shapes = {
-        path: leaf.shape
-        for path, leaf in flatten(jax.eval_shape(model.init, jax.random.key(0))).items()
-    }
+    shapes = leaf_shapes(model)
     by_path = {weight.path: weight for weight in table}
     check(tensors, by_path, shapes, where)
     flat: dict[str, jax.Array] = {}
@@ -79,6 +77,23 @@ def load(
             held = weight.name, tensors[weight.name].read()
         flat[path] = place(path, np.ascontiguousarray(weight.read(held[1], shape)))
     return unflatten(flat)
+
+
+def leaf_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """The shapes of a model's leaves; one layer is traced, for the others are like it."""
+    shallow = replace(model, config=replace(model.config, num_layers=1))
+    shapes = flatten(jax.eval_shape(shallow.init, jax.random.key(0)))
+    layer = {
+        path.removeprefix(_FIRST): leaf.shape
+        for path, leaf in shapes.items()
+        if path.startswith(_FIRST)
+    }
+    around = {path: leaf.shape for path, leaf in shapes.items() if not path.startswith(_FIRST)}
+    return around | {
+        f"layers/{i}/{path}": shape
+        for i in range(model.config.num_layers)
+        for path, shape in layer.items()
+    }
 
 
 def check(
