@@ -36,11 +36,11 @@ def fetch(name: str) -> Path:
     Raises:
       UserError: it is not there, or the hub cannot be reached.
     """
-    import huggingface_hub
+    from huggingface_hub import errors, snapshot_download
 
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(_WANTED)))
-    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+        return Path(snapshot_download(name, allow_patterns=list(_WANTED)))
+    except (OSError, ValueError, errors.HfHubHTTPError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
             f"{name!r} is no file or folder here, and as a name on the hub it cannot be fetched: "

@@ -268,8 +268,7 @@ def test_what_is_a_checkpoint(folder, tmp_path):
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
-    hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError) as caught:
         open_source("owner/name-that-is-not-there")
     assert "'owner/name-that-is-not-there' is no file or folder here, and" in str(caught.value)
