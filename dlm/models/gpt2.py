@@ -163,6 +163,7 @@ def to_gguf(config: ModelConfig) -> dict[str, Any]:
         "gpt2.attention.head_count": config.num_heads,
         "gpt2.feed_forward_length": config.ffn_size,
         "gpt2.context_length": config.max_length,
+        "gpt2.vocab_size": config.vocab_size,
         "gpt2.attention.layer_norm_epsilon": config.norm_epsilon,
     }
 

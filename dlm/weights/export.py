@@ -27,6 +27,7 @@ DTYPES = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
+_TOKENIZER = "tokenizer.ggml.model"  # llama.cpp asks for one, and may be told that there is none
 _RESPELLED = ("rope_parameters", "dtype")  # version 5 of the transformers library reads both
 _SHARD = 5_000_000_000  # bytes of a file, as the transformers library splits
 
@@ -140,7 +141,8 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, family.NAME)
     kind = gguf.LlamaFileType.ALL_F32 if dtype == "float32" else gguf.LlamaFileType.MOSTLY_F16
     writer.add_file_type(kind)
-    for name, value in {**(metadata or {}), **family.to_gguf(config)}.items():
+    fields = {_TOKENIZER: "no_vocab", **(metadata or {}), **family.to_gguf(config)}
+    for name, value in fields.items():
         _add_field(writer, name, value)
     wide = {name for name, tensor in tensors.items() if len(tensor.shape) == 1}
     wide.add("position_embd.weight")
