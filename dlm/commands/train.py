@@ -25,6 +25,7 @@ from dlm.core.errors import UserError
 from dlm.core.files import hold_folder, read_json, write_json
 from dlm.data.pipeline import Batches
 from dlm.losses.objective import make_objective
+from dlm.models.decoder import scanned_apart
 from dlm.training import loop
 from dlm.training.checkpoints import Checkpoints
 from dlm.training.log import MetricsLog
@@ -67,9 +68,9 @@ def _train(setup: Setup) -> dict[str, float]:
     trainable = resolve_trainable(settings.train.trainable, params)
     print(rule_table(trainable, params))
     optimizer = make_optimizer(settings.optimizer, total, params)
-    loss = settings.loss
+    loss, model = settings.loss, scanned_apart(setup.model, trainable)
     objective = make_objective(
-        setup.loss, setup.model, normaliser=loss.normaliser, chunk=loss.chunk, train=True
+        setup.loss, model, normaliser=loss.normaliser, chunk=loss.chunk, train=True
     )
     step = make_train_step(
         objective, optimizer, trainable=trainable, accumulate=settings.train.accumulate

@@ -17,6 +17,7 @@ CORPORA: dict[str, str] = {
     "babi_dialog": "dlm.corpora.babi_dialog",
     "concierge": "dlm.corpora.concierge.builder",
     "jsonl": "dlm.corpora.jsonl",
+    "xdailydialog": "dlm.corpora.xdailydialog",
 }
 
 

@@ -21,6 +21,7 @@ from dlm.generation.sampling import Knobs, Ranking
 from dlm.generation.steps import prefill, step
 from dlm.models.by_output import held_by_output
 from dlm.models.decoder import Model
+from dlm.models.vocabulary import is_hidden
 
 # Compiled once a model and bucket, whatever the number of engines.
 _prefill = jax.jit(prefill, static_argnames=("model", "cache_length", "mode"))
@@ -290,9 +291,13 @@ def _pick(places: Sequence[_Row | None], ranking: Ranking) -> Iterator[tuple[int
 
 
 def _search(grammar: Grammar, ranking: Ranking, place: int) -> tuple[int, float] | None:
-    """The best allowed token of the whole row: by score, those filtered out last, by logit."""
+    """The best allowed token of the whole row: by score, those filtered out last, by logit.
+
+    A masked token is never written.
+    """
     logits = np.asarray(ranking.logits)[place]
+    hidden = is_hidden(logits)
     for token in np.lexsort((-logits, -np.asarray(ranking.scores)[place])).tolist():
-        if grammar.allows(token):
+        if not hidden[token] and grammar.allows(token):
             return token, float(logits[token] - np.asarray(ranking.log_normalisers)[place])
     return None

@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dlm.models.vocabulary import is_hidden
+
 NUM_CANDIDATES = 32
 
 
@@ -31,8 +33,8 @@ class Ranking(NamedTuple):
     Attributes:
       ids: [B, C] int32, the C best tokens in falling order; -1 where the filter left fewer.
       log_probs: [B, C] float32, log softmax of the plain logits at `ids`, in nats.
-      scores: [B, V] float32, what the order is taken of; -inf where filtered out.
-      logits: [B, V] float32, the model's own.
+      scores: [B, V] float32, what the order is taken of; -inf where filtered out or masked.
+      logits: [B, V] float32, the model's own; see `vocabulary.is_hidden` for masked ones.
       log_normalisers: [B] float32, logsumexp of `logits`.
     """
 
@@ -92,8 +94,9 @@ def rank(logits: Array, scores: Array) -> Ranking:
 
     Args:
       logits: [B, V] float32.
-      scores: [B, V] float32; -inf = filtered out.
+      scores: [B, V] float32; -inf = filtered out. Those of masked tokens count as filtered out.
     """
+    scores = jnp.where(is_hidden(logits), -jnp.inf, scores)
     values, ids = jax.lax.top_k(scores, min(NUM_CANDIDATES, scores.shape[-1]))
     log_normalisers = jax.nn.logsumexp(logits, axis=-1)
     log_probs = jnp.take_along_axis(logits, ids, axis=-1) - log_normalisers[:, None]

@@ -11,12 +11,15 @@ A linear total (`linear_total`) knows its cotangents beforehand, the weights, so
 come from one sweep: three products a position, nothing made twice. Where the total is not linear in
 the losses (`token_losses`), the gradient sweeps again and makes the logits a second time.
 
-A vocabulary padded to a round size: pass the kernel's rows of real tokens alone. No loss then sees
-the padding, and its gradient is 0.
+A kernel in parts (`vocabulary.Kernel`) stays in parts: no second [V, D] is made, and a frozen part
+has no gradient. Logits of masked tokens (padding, or new and not trained yet) reach the loss as the
+lowest finite number; their gradient is 0, whatever the loss says. A loss that sums over the
+vocabulary otherwise than by softmax leaves them out: `vocabulary.is_hidden(logits)`.
 """
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +28,7 @@ from jax import lax
 
 from dlm.core.errors import UserError
 from dlm.losses.api import Aux, TokenLoss, loss_name, supervised_weights
+from dlm.models.vocabulary import Kernel, hide
 
 
 class TokenScores(NamedTuple):
@@ -42,7 +46,7 @@ class TokenScores(NamedTuple):
 class _Inputs(NamedTuple):
     """What a sweep reads; positions of weight 0 are skipped."""
 
-    kernel: jax.Array
+    kernel: Kernel
     hidden: jax.Array
     targets: jax.Array
     weights: jax.Array
@@ -50,26 +54,27 @@ class _Inputs(NamedTuple):
 
 
 class _Wanted(NamedTuple):
-    """Which gradients a sweep makes."""
+    """Which gradients a sweep makes, those of the kernel part by part."""
 
-    kernel: bool = False
-    hidden: bool = False
+    kernel: tuple[bool, ...]
+    hidden: bool
 
 
 class _Gradients(NamedTuple):
     """Of `sum_i cotangents_i * losses_i`; None where nobody asked."""
 
-    kernel: jax.Array | None
+    kernel: tuple[jax.Array | None, ...]
     hidden: jax.Array | None
 
     def cotangents(self) -> _Inputs:
         """As a rule of `custom_vjp` returns them: None is a gradient of 0."""
-        return _Inputs(self.kernel, self.hidden, None, None, None)  # type: ignore[arg-type]
+        kernel: Any = Kernel(self.kernel)  # type: ignore[arg-type]
+        return _Inputs(kernel, self.hidden, None, None, None)  # type: ignore[arg-type]
 
 
 def linear_total(
     loss: TokenLoss,
-    kernel: jax.Array,
+    kernel: jax.Array | Kernel,
     hidden: jax.Array,
     targets: jax.Array,
     scale: jax.Array,
@@ -84,7 +89,7 @@ def linear_total(
 
     Args:
       loss: a bound token loss.
-      kernel: [V, D], a row of output weights for each token.
+      kernel: [V, D], a row of output weights for each token; or such rows in parts, with a mask.
       hidden: [N, D] float32, or bfloat16 for products in bfloat16 with float32 sums.
       targets: [N] int32 in [0, V).
       scale: [N] float32 >= 0, the weight of each loss in the total; where it is 0 nothing is made.
@@ -111,16 +116,16 @@ def linear_total(
 
         return (jax.tree.map(scaled, gradients).cotangents(),)
 
-    run = jax.custom_vjp(lambda inputs: sweep(inputs, _Wanted())[0])
+    run = jax.custom_vjp(lambda inputs: sweep(inputs, _nothing(inputs))[0])
     run.defvjp(forward, backward, symbolic_zeros=True)
-    inputs = _Inputs(kernel, hidden, targets, scale, aux)
+    inputs = _Inputs(_in_parts(kernel), hidden, targets, scale, aux)
     total, scores = run(jax.tree.map(jnp.asarray, inputs))
     return total, lax.stop_gradient(scores)
 
 
 def token_losses(
     loss: TokenLoss,
-    kernel: jax.Array,
+    kernel: jax.Array | Kernel,
     hidden: jax.Array,
     targets: jax.Array,
     weights: jax.Array,
@@ -140,25 +145,26 @@ def token_losses(
     def forward(primals: Any) -> tuple[jax.Array, tuple]:
         inputs = _values(primals)
         # Residuals are arrays: an empty tuple says "wanted", None says "not".
-        marks = tuple(() if wanted else None for wanted in _perturbed(primals))
+        marks = jax.tree.map(lambda wanted: () if wanted else None, _perturbed(primals))
         return run(inputs), (inputs, marks)
 
     def backward(residuals: tuple, cotangents: jax.Array) -> tuple[_Inputs]:
         inputs, marks = residuals
-        wanted = _Wanted(*(mark is not None for mark in marks))
+        kernel = tuple(mark is not None for mark in marks.kernel)
+        wanted = _Wanted(kernel, marks.hidden is not None)
         return (_sweep(loss, chunk, inputs, cotangents, wanted)[1].cotangents(),)
 
     run = jax.custom_vjp(
-        lambda inputs: _sweep(loss, chunk, inputs, inputs.weights, _Wanted())[0].losses
+        lambda inputs: _sweep(loss, chunk, inputs, inputs.weights, _nothing(inputs))[0].losses
     )
     run.defvjp(forward, backward, symbolic_zeros=True)
-    inputs = _Inputs(kernel, hidden, targets, weights, aux)
+    inputs = _Inputs(_in_parts(kernel), hidden, targets, weights, aux)
     return run(jax.tree.map(jnp.asarray, inputs))
 
 
 def token_scores(
     loss: TokenLoss,
-    kernel: jax.Array,
+    kernel: jax.Array | Kernel,
     hidden: jax.Array,
     targets: jax.Array,
     loss_weights: jax.Array,
@@ -200,7 +206,8 @@ def _sweep(
     count = jnp.sum(weights != 0)
     padded = jnp.pad(order, (0, -order.size % size))
     dtype = jnp.promote_types(hidden.dtype, jnp.float32)
-    columns = kernel.astype(hidden.dtype)
+    parts = [part.astype(hidden.dtype) for part in kernel.parts]
+    ends = list(accumulate(len(part) for part in parts))[:-1]
 
     def product(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.matmul(a, b, preferred_element_type=dtype)
@@ -214,27 +221,36 @@ def _sweep(
         valid = start + jnp.arange(size) < count
         h = jnp.where(valid[:, None], hidden[index], 0)
         y, extra = jax.tree.map(lambda array: array[index], (targets, aux))
-        logits = product(h, columns.T)
-        losses, pull = jax.vjp(lambda z: _checked(loss, z, y, extra), logits)
-        correct = valid & _is_argmax(logits, y)
+        logits = jnp.concatenate([product(h, part.T) for part in parts], axis=1)
+        losses, pull = jax.vjp(lambda z: _checked(loss, hide(z, kernel.mask), y, extra), logits)
+        correct = valid & _is_argmax(hide(logits, kernel.mask), y)
         scores = _put(scores, TokenScores(jnp.where(valid, losses, 0), correct), start)
-        if any(wanted):
+        if any(jax.tree.leaves(wanted)):
             (d_logits,) = pull(jnp.where(valid, cotangents[index], 0).astype(losses.dtype))
             d_logits = jnp.where(valid[:, None], d_logits, 0).astype(hidden.dtype)
-        if d_kernel is not None:
-            d_kernel += product(d_logits.T, h)
+            pieces = jnp.split(d_logits, ends, axis=1)
+            d_kernel = tuple(
+                None if total is None else total + product(piece.T, h)
+                for total, piece in zip(d_kernel, pieces, strict=True)
+            )
         if d_hidden is not None:
-            d_hidden = _put(d_hidden, product(d_logits, columns), start)
+            rows = sum(product(piece, part) for piece, part in zip(pieces, parts, strict=True))
+            d_hidden = _put(d_hidden, rows, start)
         return scores, _Gradients(d_kernel, d_hidden)
 
     scores = TokenScores(jnp.zeros(padded.size, dtype), jnp.zeros(padded.size, bool))
-    d_kernel = jnp.zeros(kernel.shape, dtype) if wanted.kernel else None
+    d_kernel = tuple(
+        jnp.zeros(part.shape, dtype) if asked else None
+        for part, asked in zip(kernel.parts, wanted.kernel, strict=True)
+    )
     d_hidden = jnp.zeros((padded.size, hidden.shape[1]), hidden.dtype) if wanted.hidden else None
     start = (scores, _Gradients(d_kernel, d_hidden))
     scores, (d_kernel, d_hidden) = lax.fori_loop(0, (count + size - 1) // size, sweep_chunk, start)
     back = jnp.zeros_like(order).at[order].set(jnp.arange(order.size), unique_indices=True)
     scores, d_hidden = jax.tree.map(lambda array: array[back], (scores, d_hidden))
-    return scores, _Gradients(None if d_kernel is None else d_kernel.astype(kernel.dtype), d_hidden)
+    pairs = zip(d_kernel, kernel.parts, strict=True)
+    d_kernel = tuple(None if total is None else total.astype(part.dtype) for total, part in pairs)
+    return scores, _Gradients(d_kernel, d_hidden)
 
 
 def _checked(loss: TokenLoss, logits: jax.Array, targets: jax.Array, aux: Aux) -> jax.Array:
@@ -275,5 +291,14 @@ def _values(primals: Any) -> Any:
 
 
 def _perturbed(primals: Any) -> _Wanted:
-    """Which of the two operands is being differentiated."""
-    return _Wanted(primals.kernel.perturbed, primals.hidden.perturbed)
+    """Which of the operands are being differentiated."""
+    kernel = tuple(part.perturbed for part in primals.kernel.parts)
+    return _Wanted(kernel, primals.hidden.perturbed)
+
+
+def _nothing(inputs: _Inputs) -> _Wanted:
+    return _Wanted((False,) * len(inputs.kernel.parts), False)
+
+
+def _in_parts(kernel: jax.Array | Kernel) -> Kernel:
+    return kernel if isinstance(kernel, Kernel) else Kernel((kernel,))

@@ -27,6 +27,7 @@ from dlm.losses.api import (
 )
 from dlm.losses.head import TokenScores, linear_total
 from dlm.models.decoder import Model
+from dlm.models.vocabulary import Kernel
 
 Terms = dict[str, Mean]
 Objective = Callable[[Any, Batch, Context], Terms]
@@ -89,7 +90,7 @@ def make_objective(
 
 def token_terms(
     loss: TokenLoss,
-    kernel: jax.Array,
+    kernel: jax.Array | Kernel,
     hidden: jax.Array,
     batch: Batch,
     *,
@@ -101,7 +102,7 @@ def token_terms(
 
     Args:
       loss: a bound token loss.
-      kernel: [V, D].
+      kernel: [V, D], or in parts.
       hidden: [B, T, D].
       batch: targets and weights.
       normaliser: see `normalise`.

@@ -4,17 +4,21 @@ Letters: B rows, T tokens, D width, N query heads, K key/value heads, H head wid
 width, V vocabulary, L layers. Parameters are float32, one sub-tree a layer:
 
     embedding/tokens [V, D]                      embedding/positions [max_length, D] (learned)
+    embedding/new_tokens [V_new, D]              (grown: the last rows of V, see `vocabulary`)
     layers/3/norm_attention/scale [D]            (.../bias)
     layers/3/attention/query/kernel [D, N, H]    key, value [D, K, H]    (.../bias [N, H])
     layers/3/attention/output/kernel [N, H, D]   (.../bias [D])
     layers/3/norm_mlp/scale [D]
     layers/3/mlp/up/kernel [D, F]                gate (swiglu)    down/kernel [F, D]
-    norm/scale [D]                               head/kernel [V, D] (untied)
+    norm/scale [D]                               head/kernel [V, D] (untied), new_kernel (grown)
+                                                 head/mask [V] bool (masked)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, overload
 
 import jax.numpy as jnp
@@ -26,6 +30,7 @@ from dlm.models.by_output import by_output_product
 from dlm.models.cache import Cache
 from dlm.models.config import ModelConfig
 from dlm.models.layers import Layers, Norm, Tokens, drop, rotation_of
+from dlm.models.vocabulary import Kernel, hide, look_up
 
 
 class Embedding(nn.Module):
@@ -38,23 +43,32 @@ class Embedding(nn.Module):
         """Looks up [B, T] and returns [B, T, D]."""
         config = self.config
         initial = nn.initializers.normal(config.init_stddev)
-        x = self.param("tokens", initial, (config.vocab_size, config.width))[tokens]
+        table = self.param("tokens", initial, (config.vocab_size - config.new_tokens, config.width))
+        new = None
+        if config.new_tokens:
+            new = self.param("new_tokens", initial, (config.new_tokens, config.width))
+        x = look_up(table, new, tokens)
         if config.position == "learned":
             x = x + self.param("positions", initial, (config.max_length, config.width))[positions]
         return x.astype(dtype)
 
 
 class Head(nn.Module):
-    """Holds the kernel of an untied head; logits are made outside, see `Model.logits`."""
+    """Holds what the head has beside a tied embedding; logits are made outside: `Model.logits`."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self) -> Array:
-        """Returns the kernel [V, D]."""
+    def __call__(self) -> None:
+        """Declares the parameters."""
         config = self.config
         initial = nn.initializers.normal(config.init_stddev)
-        return self.param("kernel", initial, (config.vocab_size, config.width))
+        if not config.tied:
+            self.param("kernel", initial, (config.vocab_size - config.new_tokens, config.width))
+            if config.new_tokens:
+                self.param("new_kernel", initial, (config.new_tokens, config.width))
+        if config.masked:
+            self.param("mask", nn.initializers.ones, (config.vocab_size,), bool)
 
 
 class Decoder(nn.Module):
@@ -62,6 +76,7 @@ class Decoder(nn.Module):
 
     config: ModelConfig
     dtype: Any = jnp.float32
+    scans: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
@@ -78,9 +93,8 @@ class Decoder(nn.Module):
         read = Tokens(segment_ids, positions, rotation, dropout_keys)
         x = Embedding(config, name="embedding")(tokens, positions, self.dtype)
         x = drop(x, read, 0, config)
-        x, cache = Layers(config, name="layers")(x, read, cache)
-        if not config.tied:
-            Head(config, name="head")()
+        x, cache = Layers(config, self.scans, name="layers")(x, read, cache)
+        Head(config, name="head")()
         return Norm(config, name="norm")(x), cache
 
 
@@ -92,6 +106,8 @@ class Model:
       config: its parts and sizes, `vocab_size` given.
       dtype: of activations and products, "float32" or "bfloat16"; parameters, softmax and norm
         statistics are float32 either way.
+      scans: where `config.scan_layers`, lengths of the stretches of layers that are scanned; () =
+        all in one. See `scanned_apart`.
 
     Raises:
       UserError: the config has no vocabulary size.
@@ -99,6 +115,7 @@ class Model:
 
     config: ModelConfig
     dtype: str = "float32"
+    scans: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.config.vocab_size:
@@ -170,17 +187,49 @@ class Model:
         )
         return result[0] if cache is None else result
 
-    def head_kernel(self, params: Any) -> Array:
-        """The head's kernel [V, D]: the token embedding where it is tied."""
-        return params["embedding"]["tokens"] if self.config.tied else params["head"]["kernel"]
+    def head_kernel(self, params: Any) -> Kernel:
+        """The head's kernel: the token embedding where it is tied."""
+        tied = self.config.tied
+        tree = params["embedding"] if tied else params["head"]
+        names = ("tokens", "new_tokens") if tied else ("kernel", "new_kernel")
+        mask = params["head"]["mask"] if self.config.masked else None
+        return Kernel(tuple(tree[name] for name in names if name in tree), mask)
 
     def logits(self, params: Any, hidden: Array) -> Array:
-        """Logits [..., V] float32 of hidden states [..., D]; the product in the model's dtype."""
-        kernel = self.head_kernel(params).astype(hidden.dtype)
+        """Logits [..., V] float32 of hidden states [..., D]; the product in the model's dtype.
+
+        Those of masked tokens are the lowest finite number, see `vocabulary.hide`.
+        """
+        parts, mask = self.head_kernel(params)
         wide = jnp.promote_types(hidden.dtype, jnp.float32)
-        if hidden.ndim == 2:
-            return by_output_product(hidden, kernel, wide)
-        return jnp.einsum("...D,VD->...V", hidden, kernel, preferred_element_type=wide)
+
+        def product(part: Array) -> Array:
+            if hidden.ndim == 2:
+                return by_output_product(hidden, part, wide)
+            return jnp.einsum("...D,VD->...V", hidden, part, preferred_element_type=wide)
+
+        logits = [product(part.astype(hidden.dtype)) for part in parts]
+        return hide(jnp.concatenate(logits, axis=-1), mask)
 
     def _decoder(self) -> Decoder:
-        return Decoder(self.config, jnp.dtype(self.dtype))
+        config = self.config
+        scans = (self.scans or (config.num_layers,)) if config.scan_layers else ()
+        return Decoder(config, jnp.dtype(self.dtype), scans)
+
+
+def scanned_apart(model: Model, trainable: Mapping[str, bool]) -> Model:
+    """The model whose scans hold neighbours of which the same leaves are trained.
+
+    A scan over frozen and trained layers together would run the backward pass of all of them.
+
+    Args:
+      model: any.
+      trainable: {path: bool} of its parameters.
+    """
+    trained: list[set[str]] = [set() for _ in range(model.config.num_layers)]
+    for path, value in trainable.items():
+        room, _, rest = path.partition("/")
+        if value and room == "layers":
+            number, _, leaf = rest.partition("/")
+            trained[int(number)].add(leaf)
+    return replace(model, scans=tuple(len(list(group)) for _, group in groupby(trained)))

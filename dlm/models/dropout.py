@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 
-def dropout(x: Array, keys: Array, site: int, rate: float) -> Array:
+def dropout(x: Array, keys: Array, site: int | Array, rate: float) -> Array:
     """Zeroes a share of the elements and scales the rest up.
 
     The share is n/256 with n = round(256 rate), for one random byte decides each element (four

@@ -7,6 +7,7 @@ again is cheaper than writing and reading what lies between.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -216,44 +217,79 @@ class Mlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)).
-
-    Attributes:
-      site: number of its first dropout.
-    """
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
 
     config: ModelConfig
-    site: int
 
     @nn.compact
-    def __call__(self, x: Array, tokens: Tokens, slots: Slots | None) -> tuple[Array, Slots | None]:
-        """Returns the new [B, T, D], and the slots with these tokens written."""
+    def __call__(
+        self, x: Array, tokens: Tokens, slots: Slots | None, site: int | Array
+    ) -> tuple[Array, Slots | None]:
+        """Returns the new [B, T, D], and the slots with these tokens written.
+
+        `site` is the number of its first dropout.
+        """
         config = self.config
         part, slots = Attention(config, name="attention")(
             Norm(config, name="norm_attention")(x), tokens, slots
         )
-        x = x + drop(part, tokens, self.site, config)
+        x = x + drop(part, tokens, site, config)
         part = Mlp(config, name="mlp")(Norm(config, name="norm_mlp")(x))
-        return x + drop(part, tokens, self.site + 1, config), slots
+        return x + drop(part, tokens, site + 1, config), slots
 
 
 class Layers(nn.Module):
-    """The stack of layers, named 0, 1, ..."""
+    """The stack of layers, named 0, 1, ...
+
+    Attributes:
+      scans: lengths of stretches of layers, each compiled as one layer and scanned; () = none is.
+    """
 
     config: ModelConfig
+    scans: tuple[int, ...]
 
     @nn.compact
     def __call__(self, x: Array, tokens: Tokens, cache: Cache | None) -> tuple[Array, Cache | None]:
-        """Runs all layers; see `Layer`."""
+        """Runs all layers; see `Layer`. With a cache nothing is scanned, see `Cache.layers`."""
+        unrolled = cache is not None or self.is_initializing()
         written = []
-        for i in range(self.config.num_layers):
-            layer = Layer(self.config, site=1 + 2 * i, name=str(i))
-            x, slots = layer(x, tokens, None if cache is None else cache.layers[i])
+        for stretch in _stretches(self.config.num_layers, () if unrolled else self.scans):
+            if len(stretch) > 1:
+                x = self._scan(x, tokens, stretch)
+                continue
+            i = stretch[0]
+            layer = Layer(self.config, name=str(i))
+            x, slots = layer(x, tokens, None if cache is None else cache.layers[i], _site(i))
             written += [] if slots is None else [slots]
         return x, None if cache is None else Cache(tuple(written))
 
+    def _scan(self, x: Array, tokens: Tokens, stretch: range) -> Array:
+        """Stacks the parameters of some layers, here and not before, and scans over them."""
+        params = [self.variables["params"][str(i)] for i in stretch]
+        layer = Layer(self.config, parent=None)
 
-def drop(x: Array, tokens: Tokens, site: int, config: ModelConfig) -> Array:
+        def body(x: Array, item: tuple[Any, Array]) -> tuple[Array, None]:
+            params, site = item
+            return layer.apply({"params": params}, x, tokens, None, site)[0], None
+
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+        return jax.lax.scan(body, x, (stacked, _site(jnp.array(stretch))))[0]
+
+
+def _stretches(num_layers: int, lengths: tuple[int, ...]) -> Iterator[range]:
+    """The layers of each stretch; those beyond the lengths stand alone."""
+    start = 0
+    for length in (*lengths, *[1] * (num_layers - sum(lengths))):
+        yield range(start, start + length)
+        start += length
+
+
+def _site(layer: Any) -> Any:
+    """The number of a layer's first dropout; 0 is that of the embedding."""
+    return 1 + 2 * layer
+
+
+def drop(x: Array, tokens: Tokens, site: int | Array, config: ModelConfig) -> Array:
     """Dropout at a site of the model, where it is on."""
     if tokens.dropout_keys is None or not config.dropout:
         return x

@@ -15,6 +15,7 @@ import pytest
 from dlm.core.errors import UserError
 from dlm.generation.engine import Engine, GenerateConfig, Request, bucket
 from dlm.models.decoder import Model
+from dlm.models.vocabulary import fitted, grow, opened
 
 GREEDY = GenerateConfig()
 SAMPLED = GenerateConfig(temperature=1.0, seed=5)
@@ -208,6 +209,22 @@ def test_each_bucket_is_compiled_once(model: Model, params: dict):
     for temperature, seed in ((0.5, 0), (1.5, 1)):
         engine.generate(requests(4), GenerateConfig(temperature=temperature, seed=seed))
     assert shapes == {(4, 64): 1, (4, 128): 1, (4, 1): 2}
+
+
+def test_a_masked_token_is_never_written(model: Model, params: dict, engine: Engine):
+    """Growth: not even where nothing else is allowed; a forced one may be, it is only read."""
+    config = fitted(model.config, model.config.vocab_size + 2)
+    new, old = config.vocab_size - 1, config.vocab_size - 2
+    grown = opened(grow(params, config, config.vocab_size), np.array([old]))
+    writer = Engine(Model(config), grown, 0, config.max_length)
+    asked = [Request(prompts(1)[0], Free(only=only), 2) for only in ({new}, {new, old}, None)]
+    forced = Request(prompts(1)[0], Free(force=[new]), 1)
+    stuck, other, free, told = writer.generate([*asked, forced], GREEDY)
+    assert (stuck.ids, stuck.reason) == ((), "stuck")
+    assert other.ids == (old, old)
+    assert told.ids == (new,)
+    (plain,) = engine.generate([Request(prompts(1)[0], Free(), 2)], GREEDY)
+    assert free.ids == plain.ids
 
 
 def test_buckets():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dlm.generation.sampling import NUM_CANDIDATES, Knobs, choose, gumbel_noise, kept, rank
+from dlm.models.vocabulary import hide
 
 
 def knobs(temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0) -> Knobs:
@@ -96,3 +97,15 @@ def test_candidates_are_few():
     ranking = rank(jnp.zeros((2, 101)), jnp.zeros((2, 101)))
     assert ranking.ids.shape == ranking.log_probs.shape == (2, NUM_CANDIDATES)
     assert ranking.scores.shape == (2, 101)
+
+
+@pytest.mark.parametrize("mode", ["greedy", "sampled", "filtered"])
+@pytest.mark.parametrize("temperature", [0.1, 20.0])
+def test_masked_tokens_are_no_candidates(mode, temperature):
+    """Growth: at any temperature, and in the log-probabilities of the others they do not count."""
+    logits = hide(jnp.array([[1.0, 9.0, 2.0]]), jnp.array([True, False, True]))
+    ranking = choose(logits, jnp.zeros(1), jnp.zeros(1), knobs(temperature, top_p=0.9), mode=mode)
+    assert 1 not in ranking.ids[0].tolist()
+    assert ranking.scores[0, 1] == -jnp.inf
+    expected = jax.nn.log_softmax(jnp.array([1.0, 2.0]))[(ranking.ids[0, 0] + 1) // 2]
+    np.testing.assert_allclose(ranking.log_probs[0, 0], expected, rtol=1e-6)

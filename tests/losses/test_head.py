@@ -16,6 +16,7 @@ from dlm.core.errors import UserError
 from dlm.losses import head
 from dlm.losses.api import Aux
 from dlm.losses.cross_entropy import cross_entropy
+from dlm.models.vocabulary import Kernel, is_hidden
 
 WIDTH, VOCABULARY = 3, 11
 
@@ -138,18 +139,55 @@ def test_a_tied_kernel_adds_its_two_gradients():
         assert_close(jax.grad(chunked)(case.kernel), jax.grad(plain)(case.kernel))
 
 
-def test_a_padded_vocabulary_gets_no_probability_and_no_gradient():
-    """Rows beyond the real tokens are cut off before the head: losses cannot see them."""
-    case = make_case([True, True, True])
-    padded = jnp.concatenate([case.kernel, jnp.full((5, WIDTH), 100.0)])
+def in_parts(rows, first, mask=None) -> Kernel:
+    return Kernel((rows[:first], rows[first:]), mask)
 
-    def total(kernel):
-        return head.linear_total(cross_entropy, kernel[:VOCABULARY], *case[1:], chunk=2)[0]
 
-    value, gradient = jax.value_and_grad(total)(padded)
-    np.testing.assert_allclose(value, total(case.kernel), rtol=1e-6)
-    assert (gradient[VOCABULARY:] == 0).all()
-    assert (gradient[:VOCABULARY] != 0).all()
+@pytest.mark.parametrize("loss", [cross_entropy, focal])
+def test_a_kernel_in_parts_is_one_kernel(loss):
+    """Value, scores and the gradients of either part and of the hidden states."""
+    with jax.enable_x64(True):
+        case = make_case([True, False, True, True, True, False, True])
+
+        def total(kernel, hidden):
+            return head.linear_total(loss, kernel, hidden, *case[2:], chunk=2)
+
+        def recomputed(kernel, hidden):
+            return (head.token_losses(loss, kernel, hidden, *case[2:], chunk=2) ** 2).sum(), 0
+
+        for function in (total, recomputed):
+            gradients = jax.value_and_grad(function, (0, 1), has_aux=True)
+            value, (parts, hidden) = gradients(in_parts(case.kernel, 8), case.hidden)
+            joined = jnp.concatenate(parts.parts)
+            assert_close((value, (joined, hidden)), gradients(case.kernel, case.hidden))
+
+
+def certainty(logits, targets, aux):
+    """Sums over the vocabulary on its own, as an entropy does."""
+    log_p = jax.nn.log_softmax(logits)
+    log_p = jnp.where(is_hidden(logits), 0, log_p)
+    return -jnp.sum(jnp.where(is_hidden(logits), 0, jnp.exp(log_p)) * log_p, axis=-1)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, focal, certainty])
+def test_masked_tokens_get_no_probability_and_no_gradient(loss):
+    """Padding and new rows, however loud: as if the kernel had no such rows."""
+    with jax.enable_x64(True):
+        case = make_case([True, True, True])
+        loud = jnp.full((5, WIDTH), 1e4)
+        padded = in_parts(jnp.concatenate([case.kernel, loud]), 13, jnp.arange(16) < VOCABULARY)
+
+        def total(parts, kernel):
+            kernel = kernel._replace(parts=parts)
+            return head.linear_total(loss, kernel, *case[1:], chunk=2)
+
+        gradients = jax.value_and_grad(total, has_aux=True)
+        value, parts = gradients(padded.parts, padded)
+        expected, (gradient,) = gradients((case.kernel,), Kernel((case.kernel,)))
+        assert_close(value, expected)
+        parts = jnp.concatenate(parts)
+        assert (parts[VOCABULARY:] == 0).all()
+        assert_close(parts[:VOCABULARY], gradient)
 
 
 def products(function, *arguments) -> int:
@@ -171,6 +209,18 @@ def test_what_nobody_differentiates_is_not_computed():
     assert products(jax.grad(total, (0, 1)), *case[:2]) == 3
     assert products(jax.grad(recomputed, 1), *case[:2]) == 3
     assert products(jax.grad(recomputed, (0, 1)), *case[:2]) == 4
+
+
+def test_a_frozen_part_of_the_kernel_costs_no_gradient():
+    """Two products forward; one more for the part that is trained, none for the other."""
+    case = make_case([True] * 4)
+    old, new = in_parts(case.kernel, 8).parts
+
+    def total(new):
+        kernel = Kernel((old, new))
+        return head.linear_total(cross_entropy, kernel, *case[1:], chunk=2)[0]
+
+    assert [products(total, new), products(jax.grad(total), new)] == [2, 3]
 
 
 @pytest.mark.parametrize(("supervised", "chunks"), [(0, 0), (1, 1), (4, 2), (5, 3), (12, 6)])
