@@ -23,7 +23,7 @@ from dlm.models.config import ModelConfig
 from dlm.models.decoder import Model, scanned_apart
 from dlm.models.layers import Layer, Norm, Tokens, rotation_of
 from dlm.training.optimizer import OptimizerConfig, make_optimizer, resolve_trainable
-from dlm.training.step import init_state, make_train_step
+from dlm.training.step import LOSS, init_state, make_train_step
 
 ROWS, LENGTH, LAYERS, TRAINED = 3, 32, 6, 2
 CONFIG = ModelConfig(
@@ -138,20 +138,19 @@ def test_fifty_updates_leave_frozen_leaves_as_they_are(scan):
     for path, leaf in flatten(state.params).items():
         same = np.asarray(leaf).tobytes() == np.asarray(before[path]).tobytes()
         assert same != trainable[path], path
-    assert set(metrics.nonfinite) == {path for path, trained in trainable.items() if trained}
+    assert set(metrics.nonfinite) == {LOSS, *(path for path, yes in trainable.items() if yes)}
     moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
     assert moments == 2 * sum(leaf.size for leaf in jax.tree.leaves(upper))
 
 
 def test_no_backward_pass_below_the_trained_layers_is_compiled():
-    """The work of the plain step and hardly more memory; with everything trained it is far more.
+    """The work and the memory of the plain step; with everything trained both are far more.
 
-    Beside the plain step's products it scores each target and tests the gradients: 5 % here. Its
-    temporaries hold the new state beside the old until an update is known not to be refused.
+    Within 2 and 5 %: the step also scores each target and looks for what is not finite.
     """
     everything = compiled(((r".*", True),))
-    assert flops(compiled()) < 1.05 * flops(compiled_plain())
-    assert temporary(compiled()) < temporary(compiled_plain()) + 0.4e6
+    assert flops(compiled()) < 1.02 * flops(compiled_plain())
+    assert temporary(compiled()) < 1.05 * temporary(compiled_plain())
     assert flops(everything) > 1.7 * flops(compiled_plain())
     assert temporary(everything) > 2 * temporary(compiled_plain())
 
