@@ -26,7 +26,7 @@ from dlm.dialogue.actions import Tool, World
 from dlm.dialogue.schema import Dialogue
 from dlm.dialogue.template import Template, message_text
 from dlm.dialogue.templates import bind
-from dlm.dialogue.tokenizer import Tokenizer
+from dlm.dialogue.tokenizer import CONTROL, Tokenizer
 from dlm.generation.engine import Engine
 from dlm.losses import api as losses
 from dlm.models.decoder import Model
@@ -133,14 +133,21 @@ class Setup:
     def tokenizer(self) -> Tokenizer:
         """The workdir's own tokenizer, once a run has claimed the workdir.
 
-        Before that: the one of the run that this one starts from, or made from the training texts.
+        Before that: the one of the run or the checkpoint that this one starts from, or made from
+        the training texts. The built-in template's control tokens are added to a checkpoint's.
         """
         folder = self.workdir / TOKENIZER
         claimed = (self.workdir / CONFIG_FILE).exists()
         if claimed and folder.exists():
             return pretrained.load(folder)
-        source = start.source_run(self.settings.init)
-        tokenizer = self._new_tokenizer() if source is None else pretrained.load(source / TOKENIZER)
+        if (run := start.source_run(self.settings.init)) is not None:
+            tokenizer = pretrained.load(run / TOKENIZER)
+        elif (checkpoint := start.source_checkpoint(self.settings.init)) is not None:
+            tokenizer = start.checkpoint_tokenizer(checkpoint)
+            if self.settings.template.name == "builtin":
+                tokenizer = tokenizer.with_control(CONTROL)
+        else:
+            tokenizer = self._new_tokenizer()
         if claimed:
             tokenizer.save(folder)
         return tokenizer

@@ -12,6 +12,8 @@ from dlm.commands.settings import Settings
 from dlm.core import config as border
 from dlm.core.errors import UserError
 from dlm.core.files import read_json
+from dlm.dialogue import pretrained
+from dlm.dialogue.tokenizer import Tokenizer
 from dlm.models import families
 from dlm.models.config import ModelConfig
 from dlm.models.decoder import Model
@@ -55,6 +57,22 @@ def source_checkpoint(init: str) -> sources.Source | None:
     if is_drawn(init) or not sources.is_checkpoint(init):
         return None
     return sources.open_source(init)
+
+
+def checkpoint_tokenizer(source: sources.Source) -> Tokenizer:
+    """The tokenizer that came with a checkpoint: in its folder, in its file, or beside it.
+
+    Raises:
+      UserError: there is none, or it is of a kind that we cannot use.
+    """
+    if source.kind == "huggingface":
+        return pretrained.from_directory(source.path)
+    if source.kind == "gguf":
+        return pretrained.from_gguf(source.metadata, str(source.path))
+    beside = source.path.with_name(f"tok{source.config.vocab_size}.bin")  # as llama2.c names it
+    if not beside.is_file():
+        raise UserError(f"{source.path}: its vocabulary {beside.name} is missing beside it")
+    return pretrained.from_llama2c(beside)
 
 
 def source_digests(init: str) -> dict[str, str]:

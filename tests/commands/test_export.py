@@ -1,0 +1,159 @@
+"""The verb export: from a run or a checkpoint to files of other libraries."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import run
+from dlm.commands import start
+from dlm.commands.setup import TOKENIZER
+from dlm.dialogue.tokenizer import TokenizerConfig, train
+from dlm.models.config import ModelConfig
+from dlm.models.decoder import Model
+from dlm.training.checkpoints import Checkpoints
+from dlm.weights import export
+from dlm.weights.sources import open_source
+
+TINY = ModelConfig(
+    num_layers=1, width=8, num_heads=2, num_kv_heads=1, head_width=4, ffn_width=24, max_length=512
+)
+
+
+def random_params(config):
+    return Model(config).init(jax.random.key(1))
+
+
+def load(path):
+    source = open_source(str(path))
+    return source.load(Model(source.config))
+
+
+def same(params, other):
+    jax.tree.map(np.testing.assert_array_equal, params, other)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run with one checkpoint and a tokenizer, its config and its parameters."""
+    folder = tmp_path_factory.mktemp("export") / "run"
+    tokenizer = train(["the cat sat on the mat"] * 9, (), TokenizerConfig(vocab_size=300))
+    tokenizer.save(folder / TOKENIZER)
+    resolved = start.Settings(model=TINY)
+    content = json.loads(json.dumps(dataclasses.asdict(resolved)))
+    (folder / start.CONFIG_FILE).write_text(json.dumps(content))
+    config = dataclasses.replace(TINY, vocab_size=tokenizer.vocab_size)
+    params = random_params(config)
+    digests = {"tokenizer": tokenizer.digest}
+    with Checkpoints(folder / start.CHECKPOINTS, digests=digests) as checkpoints:
+        checkpoints.save(0, {"params": params, "step": np.asarray(0, np.int32)}, metric=1.0)
+    return folder, config, params, tokenizer
+
+
+@pytest.mark.parametrize("layout", ["huggingface", "gguf"])
+def test_a_run_goes_out_and_comes_in_again(workdir, layout, tmp_path, capsys):
+    """Round trip in bits, from the workdir by the command line."""
+    folder, config, params, _ = workdir
+    target = tmp_path / "out"
+    words = [f"--source={folder}", f"--target={target}", f"--format={layout}"]
+    assert run.guarded(["export", *words]) == 0
+    assert capsys.readouterr().out == f"written: {target}\n"
+    assert open_source(str(target)).config == config
+    same(load(target), params)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_transformers_reads_model_and_tokenizer_of_a_run(workdir, tmp_path):
+    """The ids of a text are ours, control tokens are special, and the logits agree."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    folder, config, params, tokenizer = workdir
+    words = [f"--source={folder}", f"--target={tmp_path / 'out'}", "--format=huggingface"]
+    assert run.guarded(["export", *words]) == 0
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    ids = tokenizer.encode("the cat sat")
+    assert theirs("the cat sat")["input_ids"] == ids
+    assert theirs.convert_tokens_to_ids("<|user|>") == tokenizer.control("<|user|>")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        wanted = model(torch.tensor([ids])).logits.numpy()
+    tokens = np.array([ids], np.int32)
+    positions = np.arange(len(ids), dtype=np.int32)[None]
+    ours = Model(config)
+    hidden = ours.hidden(params, tokens, positions, np.ones_like(tokens))
+    np.testing.assert_allclose(ours.logits(params, hidden), wanted, atol=1e-5)
+
+
+def test_a_checkpoint_goes_out_with_what_came_with_it(tmp_path):
+    """Between Hugging Face and GGUF and back, foreign fields and tokenizer files kept."""
+    config = dataclasses.replace(TINY, vocab_size=61)
+    params = random_params(config)
+    first, second, third = (tmp_path / name for name in ("first", "second.gguf", "third"))
+    first.mkdir()
+    export.write_huggingface(first, params, config, fields={"eos_token_id": 7})
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (first / name).write_text(f'"{name}"')
+    assert _export(first, tmp_path / "copy", "huggingface") == 0
+    for path in first.iterdir():
+        assert (tmp_path / "copy" / path.name).read_bytes() == path.read_bytes()
+    assert _export(first, second, "gguf") == 0
+    assert _export(second, third, "huggingface", "--dtype=bfloat16") == 0
+    assert open_source(str(third)).metadata["torch_dtype"] == "bfloat16"
+    rounded = jax.tree.map(lambda leaf: leaf.astype("bfloat16").astype("float32"), params)
+    same(load(third), rounded)
+
+
+def test_a_gguf_file_keeps_its_metadata(tmp_path):
+    config = dataclasses.replace(TINY, vocab_size=61)
+    metadata = {
+        "general.name": "tiny",
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.chat_template": "{{ messages }}",
+        "general.quantization_version": 2,
+    }
+    export.write_gguf(tmp_path / "a.gguf", random_params(config), config, metadata=metadata)
+    assert _export(tmp_path / "a.gguf", tmp_path / "b.gguf", "gguf", "--dtype=float16") == 0
+    kept = open_source(str(tmp_path / "b.gguf")).metadata
+    assert "general.quantization_version" not in kept
+    assert (kept["general.name"], kept["general.file_type"]) == ("tiny", 1)
+    assert kept["tokenizer.chat_template"] == "{{ messages }}"
+
+
+def _export(source, target, layout, *words):
+    return run.guarded(
+        ["export", f"--source={source}", f"--target={target}", f"--format={layout}", *words]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "export needs --source, --target and --format"),
+        (["--source=a", "--target=b", "--format=onnx"], "--format=onnx is unknown; there are: hug"),
+        (
+            ["--source=a", "--target=b", "--format=gguf", "--dtype=int8"],
+            "--dtype=int8 is unknown; there are: float32, float16, bfloat16",
+        ),
+        (["--source=a", "--target=/", "--format=gguf"], "/ is there already; choose another"),
+        (["--source=nowhere", "--target=b", "--format=gguf"], "nowhere holds no run"),
+        (["--lora"], "export does not know '--lora'"),
+    ],
+)
+def test_mistakes_are_one_line(words, message, capsys):
+    assert run.guarded(["export", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_failed_export_leaves_nothing(tmp_path, capsys):
+    config = dataclasses.replace(TINY, vocab_size=61)
+    params = random_params(config)
+    params["norm"]["scale"] = params["norm"]["scale"] + 1e5
+    (tmp_path / "in").mkdir()
+    export.write_huggingface(tmp_path / "in", params, config)
+    assert _export(tmp_path / "in", tmp_path / "out", "huggingface", "--dtype=float16") == 2
+    assert "is beyond the range of float16" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
