@@ -20,12 +20,32 @@ from collections.abc import Mapping, Sequence
 from dlm.core.errors import UserError
 from dlm.core.files import digest
 from dlm.dialogue.schema import CHANNELS, ROLES, Dialogue, Message
-from dlm.dialogue.template import RenderedMessage, Span, message_text, spoken_message
+from dlm.dialogue.template import (
+    RenderedMessage,
+    Span,
+    decoded,
+    message_text,
+    spoken_message,
+)
 from dlm.dialogue.tokenizer import Tokenizer
+
+JINJA = (
+    "{% for message in messages %}{{ '<|' + message.role + '|>' }}"
+    "{% if message.role == 'assistant' %}{{ '<|reply|>' }}{% endif %}"
+    "{{ message.content + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
 
 
 class BuiltinTemplate:
-    """See the module; the methods are those of `Template`."""
+    """See the module; the methods are those of `Template`.
+
+    Attributes:
+      header: the ids between a message and the assistant's output.
+      channels: the channel that a control token opens.
+    """
+
+    jinja = JINJA
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -100,13 +120,11 @@ class BuiltinTemplate:
             stop = next((i for i in range(start, len(ids)) if ids[i] == self._end), len(ids))
             channel = self.channels.get(ids[start], "")
             content = list(ids[start + bool(channel) : stop])
-            spans.append(Span(channel, content, start, stop < len(ids)))
+            ended = stop < len(ids)
+            text = decoded(self.tokenizer, content, ended)
+            spans.append(Span(channel, content, text, start, ended))
             start = stop + 1
         return spans
-
-    def text(self, span: Span) -> str:
-        """Returns the text of a span."""
-        return self.tokenizer.decode(span.ids)
 
 
 def _plan(dialogue: Dialogue) -> list[tuple[str, str | None, int, str]]:

@@ -129,9 +129,7 @@ def fit_many(
     """
     check_choice(overflow, OVERFLOWS, "", "data.overflow")
     mode = "evaluation" if evaluation else overflow
-    return [
-        _fit(dialogue, _lines(dialogue, template, policy), length, mode) for dialogue in dialogues
-    ]
+    return [_fit_or_reject(dialogue, template, policy, length, mode) for dialogue in dialogues]
 
 
 def truncate(dialogue: Dialogue, template: Template, length: int) -> Dialogue:
@@ -141,7 +139,8 @@ def truncate(dialogue: Dialogue, template: Template, length: int) -> Dialogue:
       Rejected: the last turn does not fit, or, without turns, what stands before them.
     """
     lines = _lines(dialogue, template, PolicyConfig())
-    windows = Windows(lines, length - len(template.header))
+    prompt = len(template.prompt(dialogue)) - sum(line.size for line in lines)
+    windows = Windows(lines, length - prompt)
     first = windows.earliest(windows.last)
     if first is None:
         raise Rejected(dialogue.id, "too long", f"its last turn exceeds {length} tokens")
@@ -151,11 +150,21 @@ def truncate(dialogue: Dialogue, template: Template, length: int) -> Dialogue:
     return replace(dialogue, messages=messages)
 
 
-def _fit(
-    dialogue: Dialogue, lines: Sequence[Line], length: int, mode: str
+def _fit_or_reject(
+    dialogue: Dialogue, template: Template, policy: PolicyConfig, length: int, mode: str
 ) -> list[Encoded] | Rejected:
+    try:
+        return _fit(dialogue, template, policy, length, mode)
+    except Rejected as rejected:
+        return rejected
+
+
+def _fit(
+    dialogue: Dialogue, template: Template, policy: PolicyConfig, length: int, mode: str
+) -> list[Encoded]:
+    lines = _lines(dialogue, template, policy)
     if not any(line.weight for line in lines):
-        return Rejected(dialogue.id, "nothing to learn", "no message has a weight under the policy")
+        raise Rejected(dialogue.id, "nothing to learn", "no message has a weight under the policy")
     size = sum(line.size for line in lines) - 1  # the last token is no input
     if size <= length:
         return [_encoded(lines)]
@@ -167,7 +176,7 @@ def _fit(
     windows = Windows(lines, length + 1)
     stretches = {"drop": newest, "split": disjoint, "evaluation": each_once}[mode](windows)
     pieces = [
-        _encoded(windows.lines(first, last, scored))
+        _encoded(_alone(dialogue, template, windows.lines(first, last, scored), length))
         for first, last, scored in stretches
         if not windows.learned.isdisjoint(range(scored, last + 1))
     ]
@@ -175,8 +184,26 @@ def _fit(
         return pieces
     if stretches:
         detail = f"what has a weight is in turns dropped to fit {length} tokens"
-        return Rejected(dialogue.id, "nothing left to learn", detail)
-    return Rejected(dialogue.id, "too long", f"none of its turns fits {length} tokens")
+        raise Rejected(dialogue.id, "nothing left to learn", detail)
+    raise Rejected(dialogue.id, "too long", f"none of its turns fits {length} tokens")
+
+
+def _alone(dialogue: Dialogue, template: Template, kept: Sequence[Line], length: int) -> list[Line]:
+    """Returns lines as the template writes them without those that were dropped.
+
+    A checkpoint's template may begin otherwise where another message comes first.
+    """
+    known = {line.message.message_index: line for line in kept}
+    indices = [index for index in known if index >= 0]
+    part = replace(dialogue, messages=tuple(dialogue.messages[i] for i in indices))
+    lines = []
+    for rendered in template.render(part):
+        index = rendered.message_index
+        index = indices[index] if index >= 0 else index
+        lines.append(known[index]._replace(message=rendered._replace(message_index=index)))
+    if sum(line.size for line in lines) - 1 > length:
+        raise Rejected(dialogue.id, "too long", f"its turns grow beyond {length} tokens when cut")
+    return lines
 
 
 def _lines(dialogue: Dialogue, template: Template, policy: PolicyConfig) -> list[Line]:

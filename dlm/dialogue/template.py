@@ -6,8 +6,9 @@ its tokenizer and inverts what it renders.
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from dlm.core.errors import UserError
@@ -54,12 +55,15 @@ class Span(NamedTuple):
     Attributes:
       channel: of the message; "" where it has none.
       ids: the content; a control token among them is malformed.
+      text: what they say, without the beginning of a character; a call's, once it is whole, is a
+        JSON object of name and arguments.
       start: where the message begins in the response.
       ended: whether the message is whole.
     """
 
     channel: str
     ids: list[int]
+    text: str
     start: int
     ended: bool
 
@@ -73,16 +77,14 @@ class Template(Protocol):
     Attributes:
       tokenizer: gives the ids.
       digest: hex; equal exactly where every dialogue gets equal ids.
-      header: the ids between a message and the assistant's output.
-      channels: the channel that a control token opens; empty where text opens it.
       ends: control tokens that end an output.
+      jinja: a chat template for others, who have a dialogue's system, user and assistant messages.
     """
 
     tokenizer: Tokenizer
     digest: str
-    header: Sequence[int]
-    channels: Mapping[int, str]
     ends: frozenset[int]
+    jinja: str
 
     def render(self, dialogue: Dialogue) -> list[RenderedMessage]:
         """Returns a dialogue's messages as ids, in order.
@@ -103,9 +105,6 @@ class Template(Protocol):
 
     def split(self, ids: Sequence[int]) -> list[Span]:
         """Returns the messages of a response as far as it is written; the last may not be ended."""
-
-    def text(self, span: Span) -> str:
-        """Returns the text of a span; a call's is a JSON object of name and arguments."""
 
 
 def message_text(message: Message) -> str:
@@ -151,7 +150,13 @@ def response(template: Template, ids: Sequence[int]) -> list[Message]:
     for span in spans:
         if not span.ended or not span.channel or any(map(control_name, span.ids)):
             raise ValueError(f"at {span.start}: no whole message of the assistant")
-    return [spoken_message("assistant", span.channel, template.text(span)) for span in spans]
+    return [spoken_message("assistant", span.channel, span.text) for span in spans]
+
+
+def decoded(tokenizer: Tokenizer, ids: Sequence[int], ended: bool) -> str:
+    """Returns the text of ids; where more may follow, a character appears with its last byte."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    return decoder.decode(b"".join(map(tokenizer.token_bytes, ids)), final=ended)
 
 
 def _part_text(part: Any) -> str:

@@ -88,6 +88,8 @@ class Tokenizer:
       text_size: ids from it on are our own control tokens; below it a checkpoint's may stand.
       vocab_size: ids in all.
       pretrained: see above.
+      space_before: where a checkpoint puts a space before a text: "never", "first" (at the very
+        beginning) or "always" (behind every control token too). Left to the template.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Tokenizer:
         self._text = text
         self._own = [name for name in own if name not in theirs]
         self.pretrained = pretrained
+        self.space_before = _space_before(pretrained.file) if pretrained else "never"
         last = max(chain(text.get_vocab().values(), theirs.values()), default=-1)
         self.text_size = last + 1
         self.vocab_size = self.text_size + len(self._own)
@@ -331,6 +334,13 @@ def _pattern(join_spaces: bool) -> str:
     gap = r"\s+(?!\S)|\s+" if join_spaces else r"\s+"
     lower, capital = r"(?![\p{Lu}\p{Lt}])[\p{L}\p{M}]+", r"[\p{L}\p{M}]+"
     return rf"{space}{lower}|{capital}|\p{{N}}|{space}[^\s\p{{L}}\p{{M}}\p{{N}}]|{gap}"
+
+
+def _space_before(file: Mapping[str, Any]) -> str:
+    steps = json.dumps([file.get("normalizer"), file.get("pre_tokenizer")])
+    if '"type": "Prepend"' in steps or '"prepend_scheme": "always"' in steps:
+        return "always"
+    return "first" if '"prepend_scheme": "first"' in steps else "never"
 
 
 def added_token(identity: int, content: str, *, special: bool) -> dict[str, Any]:

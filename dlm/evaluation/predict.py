@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 from dlm.dialogue.actions import Tool, World
 from dlm.dialogue.schema import Dialogue, Message, response_units, to_json
-from dlm.dialogue.template import Template, message_text, response
-from dlm.generation.constraints import ResponseGrammar
+from dlm.dialogue.template import Rejected, Template, message_text, response
+from dlm.generation.constraints import response_grammar
 from dlm.generation.engine import Completion, Engine, GenerateConfig, Request
 from dlm.manager.conversation import without_oldest_turn
+
+UNASKED = Completion((), "refused", 0.0)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def predict(
     """Writes every response unit of the dialogues anew, each from its gold history.
 
     A response that the model's limit cuts is written again without the oldest turn of its history,
-    as in a live conversation, until it fits or one turn is left.
+    as in a live conversation, until it fits or one turn is left. What follows a history that the
+    template refuses is not written: an empty prediction, not finished.
     """
     opened = [(dialogue, open_world(dialogue).tools) for dialogue in dialogues]
     units = [
@@ -74,10 +77,13 @@ def predict(
     written: dict[int, Completion] = {}
     waiting = list(range(len(units)))
     while waiting:
-        requests = [
-            _request(histories[i], units[i][1], template, config, sample=i) for i in waiting
-        ]
-        written.update(zip(waiting, engine.generate(requests, config), strict=True))
+        requests = {
+            i: _request(histories[i], units[i][1], template, config, sample=i) for i in waiting
+        }
+        asked = {i: request for i, request in requests.items() if request is not None}
+        completions = engine.generate(list(asked.values()), config)
+        written.update(dict.fromkeys(waiting, UNASKED))
+        written.update(zip(asked, completions, strict=True))
         cut = [i for i in waiting if _is_cut(written[i], config)]
         shorter = {i: without_oldest_turn(histories[i]) for i in cut}
         waiting = [i for i in cut if shorter[i] is not None]
@@ -101,11 +107,14 @@ def _request(
     config: GenerateConfig,
     *,
     sample: int,
-) -> Request:
-    """Asks for the response that follows a history."""
+) -> Request | None:
+    """Asks for the response that follows a history; None where the template refuses it."""
     resumed = bool(history.messages) and history.messages[-1].role == "tool"
-    grammar = ResponseGrammar(template, tools, constrained=config.constrained, resumed=resumed)
-    return Request(template.prompt(history), grammar, config.max_new_tokens, sample)
+    grammar = response_grammar(template, tools, constrained=config.constrained, resumed=resumed)
+    try:
+        return Request(template.prompt(history), grammar, config.max_new_tokens, sample)
+    except Rejected:
+        return None
 
 
 def _is_cut(completion: Completion, config: GenerateConfig) -> bool:

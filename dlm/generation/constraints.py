@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from dlm.dialogue.actions import Tool
+from dlm.dialogue.builtin_template import BuiltinTemplate
+from dlm.dialogue.chat_template import ChatTemplate
 from dlm.dialogue.schema import CHANNELS
 from dlm.dialogue.template import Template
 from dlm.generation import json_grammar
@@ -31,8 +33,46 @@ class Grammar(Protocol):
         """Appends `token`."""
 
 
+def response_grammar(
+    template: Template, tools: Mapping[str, Tool], *, constrained: bool, resumed: bool = False
+) -> Grammar:
+    """Returns what may be written after a template's prompt; see the two grammars."""
+    if isinstance(template, ChatTemplate):
+        return BlockGrammar(template, constrained=constrained)
+    assert isinstance(template, BuiltinTemplate)
+    return ResponseGrammar(template, tools, constrained=constrained, resumed=resumed)
+
+
+class BlockGrammar:
+    """One response in a checkpoint's chat template: free text up to the end of turn.
+
+    Calls in it are checked when they are read. With `constrained`, no control token stands in the
+    text but those of the template's own syntax for calls.
+    """
+
+    def __init__(self, template: ChatTemplate, *, constrained: bool) -> None:
+        self.done = False
+        self._template = template
+        self._constrained = constrained
+
+    def forced(self) -> int | None:
+        """Never any."""
+        return None
+
+    def allows(self, token: int) -> bool:
+        """Whether `token` may come next."""
+        known = self._template.ends | self._template.written
+        name = self._template.tokenizer.control_name(token)
+        there = token < self._template.tokenizer.vocab_size
+        return not self.done and there and (not self._constrained or not name or token in known)
+
+    def advance(self, token: int) -> None:
+        """Appends `token`."""
+        self.done = token in self._template.ends
+
+
 class ResponseGrammar:
-    """One response: assistant messages from the prompt's end to the end of a call or a reply.
+    """One response of the built-in template: from the prompt's end to the end of a call or a reply.
 
     A response starts after the assistant's header; between its messages the header is forced.
     With `constrained`, channels come in their order, a call is
@@ -48,7 +88,7 @@ class ResponseGrammar:
 
     def __init__(
         self,
-        template: Template,
+        template: BuiltinTemplate,
         tools: Mapping[str, Tool],
         *,
         constrained: bool,

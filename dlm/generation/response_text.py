@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from typing import NamedTuple
 
 from dlm.dialogue.template import Template
@@ -36,8 +35,7 @@ class ResponseText:
         self._template = template
         self._ids: list[int] = []
         self._messages = 0  # that have ended
-        self._shown = 0  # ids of the current one
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._shown = 0  # characters of the current one
 
     def feed(self, token: int) -> Piece | None:
         """Returns the piece that a token adds; None between messages."""
@@ -45,8 +43,7 @@ class ResponseText:
         spans = self._template.split(self._ids)
         if len(spans) == self._messages:
             return None
-        channel, ids, _, ended = spans[self._messages]
-        new = b"".join(map(self._template.tokenizer.token_bytes, ids[self._shown :]))
-        piece = Piece(channel, self._decoder.decode(new, final=ended), ended)
-        self._messages, self._shown = self._messages + ended, 0 if ended else len(ids)
+        channel, _, text, _, ended = spans[self._messages]
+        piece = Piece(channel, text[self._shown :], ended)
+        self._messages, self._shown = self._messages + ended, 0 if ended else len(text)
         return piece

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from dlm.dialogue.actions import World
 from dlm.dialogue.checks import RecordError
 from dlm.dialogue.schema import Dialogue, turns, validate
-from dlm.dialogue.template import Span, Template
+from dlm.dialogue.template import Rejected, Span, Template
 from dlm.dialogue.windows import KEPT
-from dlm.generation.constraints import ResponseGrammar
+from dlm.generation.constraints import response_grammar
 from dlm.generation.engine import (
     GREEDY,
     Completion,
@@ -56,8 +57,9 @@ def respond(
 ) -> Round:
     """One round: the user's message, what the model writes, calls and results, up to a reply.
 
-    Output that cannot be used (malformed, too long, too many calls) is recorded as `Failed`,
-    followed by an apology that is never learned (weight 0); nothing raises.
+    Output that cannot be used (malformed, too long, too many calls), and a history that the
+    template refuses, is recorded as `Failed`, followed by an apology that is never learned
+    (weight 0); nothing raises.
 
     Args:
       conversation: what happened so far.
@@ -66,7 +68,7 @@ def respond(
       template: of the model.
       constrained: see `ResponseGrammar`.
       max_new_tokens: of one response.
-      max_calls: calls in this round before it is given up.
+      max_calls: responses with calls in this round before it is given up.
       execute: gives the result of a call.
 
     Yields:
@@ -77,12 +79,15 @@ def respond(
     """
     conversation = conversation.plus(UserSaid(actions.clean(user_text)))
     for _ in range(max_calls + 1):
-        completion = yield from _ask(conversation, world, template, constrained, max_new_tokens)
+        try:
+            completion = yield from _ask(conversation, world, template, constrained, max_new_tokens)
+        except Rejected as rejected:
+            return conversation.plus(*_failure(f"refused: {rejected}"))
         conversation = read_response(conversation, completion, template)
-        last = conversation.events[-1]
-        if not isinstance(last, Called):
+        calls = _last_calls(conversation)
+        if not calls:
             return conversation
-        conversation = conversation.plus(execute(world, last))
+        conversation = conversation.plus(*(execute(world, call) for call in calls))
     return conversation.plus(*_failure("rounds"))
 
 
@@ -135,10 +140,12 @@ def read_response(
     """Returns the conversation with what the model wrote, message by message.
 
     Every message is checked as part of the conversation before it is taken. From the first one
-    that is not whole or not valid, the rest is a failure.
+    that is not whole or not valid, the rest is a failure; what follows calls is left out.
     """
     start, reason = len(completion.ids), completion.reason
     for span in template.split(completion.ids):
+        if span.channel != "call" and _last_calls(conversation):
+            break
         start = span.start
         if not span.ended:
             break
@@ -150,8 +157,10 @@ def read_response(
             reason = f"malformed: {error}"
             break
         conversation, start = longer, len(completion.ids)
-        if isinstance(event, Called) or event.channel == "reply":
+        if not isinstance(event, Called) and event.channel == "reply":
             return conversation
+    if _last_calls(conversation):
+        return conversation
     return conversation.plus(*_failure(reason, _spell(completion.ids[start:], template)))
 
 
@@ -161,6 +170,12 @@ def _resume(generator: Round, completion: Completion | None) -> Request | Conver
         return next(generator) if completion is None else generator.send(completion)
     except StopIteration as stop:
         return stop.value
+
+
+def _last_calls(conversation: Conversation) -> list[Called]:
+    """The calls that end a conversation, in order."""
+    last = takewhile(lambda event: isinstance(event, Called), reversed(conversation.events))
+    return [event for event in last if isinstance(event, Called)][::-1]
 
 
 def _ask(
@@ -174,7 +189,7 @@ def _ask(
     dialogue = to_dialogue(conversation)
     resumed = isinstance(conversation.events[-1], Returned)
     while True:
-        grammar = ResponseGrammar(template, world.tools, constrained=constrained, resumed=resumed)
+        grammar = response_grammar(template, world.tools, constrained=constrained, resumed=resumed)
         completion = yield Request(template.prompt(dialogue), grammar, max_new_tokens)
         shorter = without_oldest_turn(dialogue)
         cut = completion.reason == "length" and len(completion.ids) < max_new_tokens
@@ -203,7 +218,7 @@ def _read_message(span: Span, template: Template) -> Wrote | Called:
         raise RecordError("", "channel", "the message begins with none")
     if any(map(template.tokenizer.control_name, span.ids)):
         raise RecordError("", "content", "holds a control token")
-    text = actions.clean(template.text(span))
+    text = actions.clean(span.text)
     if span.channel == "call":
         return actions.read_call(text)
     return Wrote(channel=span.channel, content=text)

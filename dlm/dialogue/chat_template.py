@@ -1,0 +1,157 @@
+"""A checkpoint's own chat template, held to the rules of `Template`.
+
+    prompt_j = what it writes of the messages before block j, with the prompt for the assistant
+    block_j  = what it writes up to block j, without prompt_j, up to the end of turn (learned)
+
+It is rendered for every block, and refused where prompt_j or what it writes up to block j is not
+the beginning of the whole; so the ids of the first k rounds are a prefix of those of the first
+k + 1, and a prompt is what training saw. Rendered without our marks it must give the same text, so
+what the model reads is what the transformers library would write. See `chat_messages` for how
+channels become roles, and `chat_spelling` for how text becomes ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dlm.core.errors import UserError
+from dlm.core.files import digest
+from dlm.dialogue.chat_assembly import Assembly, Cut
+from dlm.dialogue.chat_messages import (
+    Chat,
+    chats,
+    declared,
+    texts,
+    to_messages,
+    unmarked,
+)
+from dlm.dialogue.chat_parsing import Parser
+from dlm.dialogue.chat_probe import probe
+from dlm.dialogue.chat_reading import BlockReader
+from dlm.dialogue.chat_spelling import Spelling
+from dlm.dialogue.jinja import Refused, Renderer
+from dlm.dialogue.schema import Dialogue, Message
+from dlm.dialogue.template import (
+    Rejected,
+    RenderedMessage,
+    Span,
+)
+from dlm.dialogue.tokenizer import Tokenizer
+
+
+class ChatTemplate:
+    """See the module; the methods are those of `Template`.
+
+    Raises:
+      UserError: the tokenizer has no chat template, or one that cannot be trained with.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        said = tokenizer.pretrained
+        if said is None or not said.chat_template:
+            raise UserError(
+                "template.name='checkpoint', but the tokenizer has no chat template; take "
+                "template.name='builtin' or a checkpoint that has one"
+            )
+        self.tokenizer = tokenizer
+        self.jinja = said.chat_template
+        self.digest = digest(["checkpoint", self.jinja, dict(said.special), said.adds_bos])
+        self.bos = said.special.get("bos_token", "") if said.adds_bos else ""
+        self._renderer = Renderer(self.jinja, said.special)
+        control = Spelling(tokenizer, ()).control
+        self.form, self.end, markers, spaced = probe(self._renderer, control)
+        self.spelling = Spelling(tokenizer, markers)
+        ends = [self.end, said.special.get("eos_token")]
+        self.ends = frozenset(tokenizer.control(name) for name in ends if name)
+        self._reader = BlockReader(tokenizer, self.spelling, self.form, self.ends, spaced)
+        self.written = self._reader.written
+        self.tags = self._reader.tags
+
+    def render(self, dialogue: Dialogue) -> list[RenderedMessage]:
+        """Returns a dialogue's messages as ids; the first entry holds what stands before all."""
+        messages, rest = self._rendered(dialogue, prompted=False)
+        return [*messages[:-1], messages[-1]._replace(trailer=rest)] if messages else []
+
+    def prompt(self, dialogue: Dialogue) -> list[int]:
+        """Returns the ids of all messages and the template's prompt for the assistant.
+
+        Where the dialogue ends within the assistant's block, they end there: the block goes on.
+        """
+        found = chats(dialogue, self.form)
+        if found and found[-1].takes("assistant"):
+            ids = [i for message in self.render(dialogue) for i in message.ids]
+            return ids[: max(i for i, token in enumerate(ids) if token in self.ends)]
+        rendered, header = self._rendered(dialogue, prompted=True)
+        return [*(i for message in rendered for i in message.ids), *header]
+
+    def split(self, ids: Sequence[int]) -> list[Span]:
+        """Returns the messages of a response: one block of the assistant."""
+        return self._reader.split(ids)
+
+    def parse(self, ids: Sequence[int], tools: Sequence[Mapping[str, Any]] = ()) -> list[Message]:
+        """Returns the messages that ids spell, given the tools that they begin with.
+
+        Lost is what the template does not write: white space that it strips, where a system text
+        ends if it writes that into the user's, and the tool of a result, which is then the first
+        called that waits.
+
+        Raises:
+          ValueError: no dialogue is rendered so.
+        """
+        return Parser(self, self.tags, tools).parse(list(ids))
+
+    def _rendered(
+        self, dialogue: Dialogue, prompted: bool
+    ) -> tuple[list[RenderedMessage], list[int]]:
+        return self.assembled(dialogue, chats(dialogue, self.form), prompted)
+
+    def assembled(
+        self, dialogue: Dialogue, found: Sequence[Chat], prompted: bool = False
+    ) -> tuple[list[RenderedMessage], list[int]]:
+        """Returns the messages of chats, and the ids behind them: the prompt, if asked for.
+
+        Args:
+          dialogue: names itself and its tools.
+          found: its messages, as `chats` gives them.
+          prompted: with the prompt for the assistant.
+
+        Raises:
+          UserError: see `Template.render`.
+        """
+        assembly = Assembly(self, dialogue.id)
+        rest = assembly.build(found, *self._text(dialogue, found, prompted))
+        return assembly.messages, rest
+
+    def _text(
+        self, dialogue: Dialogue, found: Sequence[Chat], prompted: bool
+    ) -> tuple[str, list[Cut]]:
+        """Returns the marked text of all messages, and where each block stands in it."""
+        blocks = [i for i, chat in enumerate(found) if chat.role == "assistant"]
+        prefixes = [p for i in blocks for p in ((i, True), (i + 1, False))]
+        prefixes.append((len(found), prompted))
+        guard = self.spelling.guard
+        tools = dialogue.tools if self.form.takes_tools else ()
+        try:
+            *parts, whole = self._renderer.render(
+                to_messages(found, guard), prefixes, declared(tools, guard)
+            )
+            (plain,) = self._renderer.render(
+                to_messages(found, None), prefixes[-1:], declared(tools, None)
+            )
+        except Refused as error:
+            raise Rejected(dialogue.id, "refused by the chat template", str(error)) from None
+        if unmarked(whole) != plain:
+            detail = "what it writes depends on what is said; no text may change its form"
+            raise Rejected(dialogue.id, "changed by the chat template", detail)
+        if texts(whole) != [part.text for chat in found for part in chat.parts]:
+            detail = "what is said is left out, moved or changed"
+            raise Rejected(dialogue.id, "changed by the chat template", detail)
+        if not all(map(whole.startswith, parts)):
+            detail = "what it writes of the first messages changes with those that follow"
+            raise Rejected(dialogue.id, "changed by the chat template", detail)
+        cuts: list[Cut] = []
+        for chat, before, after in zip(blocks, parts[::2], parts[1::2], strict=True):
+            # A space before the assistant's first word is part of the word that it writes.
+            cuts.append(Cut(chat, len(before) - before.endswith(" "), len(after)))
+        return whole, cuts
