@@ -17,17 +17,12 @@ step, and a step's time is the median. With --json, one JSON object a row.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
-import multiprocessing
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +31,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dlm.data.batch import Batch, check, empty_batch
+from experiments.sides import (
+    forget_peak,
+    installed,
+    resident,
+    show,
+    show_header,
+    take_turns,
+    timed,
+)
 
 TURN = 64  # tokens; a reply is the supervised end of each turn
 HEAD_WIDTH, DROPOUT, LEARNING_RATE, CLIP_NORM = 64, 0.1, 1e-3, 1.0
@@ -180,32 +184,12 @@ def their_side() -> Side:
 SIDES = {"dlm": our_side, "transformers": their_side}
 
 
-def installed() -> list[str]:
-    """The sides that can run here: ours, and theirs where its libraries are."""
-    theirs = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
-    return list(SIDES) if theirs else ["dlm"]
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds that `work` takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def resident(field: str) -> float:
-    """Resident memory of this process in MB: `VmRSS` now, `VmHWM` at its peak."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split(f"{field}:")[1].split()[0]) * 1024 / 1e6
-
-
 def session(side: str, sizes: Sizes, batch: Batch) -> Iterator[Any]:
     """A side's life, a turn at a time: seconds of each step, the first included; then figures."""
     make_step, make_product = SIDES[side]()
     make_product(64)()  # whatever the library sets up at its first use is not the model's
     before = resident("VmRSS")
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    forget_peak()
     step, losses = make_step(sizes, batch), []
     for _ in range(1 + sizes.steps):
         yield timed(lambda: losses.append(step()))
@@ -219,40 +203,11 @@ def session(side: str, sizes: Sizes, batch: Batch) -> Iterator[Any]:
     yield {"memory MB": memory, "ceiling": ceiling, "first loss": losses[0]}
 
 
-def serve(pipe: Connection, *args: Any) -> None:
-    """Goes on with a `session` when asked, and not before; ends when it is asked no more."""
-    results = session(*args)
-    while pipe.recv():
-        pipe.send(next(results))
-
-
-def take_turns(sides: list[str], sizes: Sizes, batch: Batch) -> Iterator[dict[str, Any]]:
-    """The results of each turn, by side; while one side works the others wait."""
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
-    for side in sides:
-        pipes[side], other_end = context.Pipe()
-        args = (other_end, side, sizes, batch)
-        processes.append(context.Process(target=serve, args=args, daemon=True))
-        processes[-1].start()
-        other_end.close()  # so that a side that dies is noticed
-
-    def ask(pipe: Connection) -> Any:
-        pipe.send(True)
-        return pipe.recv()
-
-    for _ in range(1 + sizes.steps + 1):
-        yield {side: ask(pipe) for side, pipe in pipes.items()}
-    for pipe, process in zip(pipes.values(), processes, strict=True):
-        pipe.send(False)
-        process.join()
-
-
 def measure(sides: list[str], sizes: Sizes, supervised: float) -> Iterator[dict[str, Any]]:
     """The rows of one supervised share: one a side, and the ratio of the two."""
     batch = fixed_batch(sizes, supervised)
     learned = int(np.sum(batch.loss_weights > 0))
-    first, *turns, figures = take_turns(sides, sizes, batch)
+    first, *turns, figures = take_turns(session, sides, 1 + sizes.steps + 1, sizes, batch)
     rows = []
     for side in sides:
         seconds = statistics.median(turn[side] for turn in turns)
@@ -270,12 +225,6 @@ def measure(sides: list[str], sizes: Sizes, supervised: float) -> Iterator[dict[
         yield {"what": "ratio", "supervised": supervised, **ratios}
 
 
-def show(row: dict[str, Any]) -> None:
-    """Prints a row of the table; a figure that it lacks is left blank."""
-    cells = (f"{row[name]:,.4g}" if name in row else "" for name in COLUMNS)
-    print(f"{row['what']:<13}" + "".join(f"{cell:>13}" for cell in cells))
-
-
 def main() -> None:
     """Prints the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -289,10 +238,10 @@ def main() -> None:
     if len(sides) < len(SIDES):
         print("torch or transformers is not installed: ours alone", file=sys.stderr)
     if not as_json:
-        print(" " * 13 + "".join(f"{name:>13}" for name in COLUMNS))
+        show_header(COLUMNS)
     for share in supervised:
         for row in measure(sides, Sizes(**options), share):
-            print(json.dumps(row)) if as_json else show(row)
+            print(json.dumps(row)) if as_json else show(row, COLUMNS)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import sys
@@ -67,9 +68,9 @@ def test_both_sides_and_their_ratio(bench, monkeypatch, capsys):
 
 def test_without_torch_ours_alone(bench, monkeypatch, capsys):
     """A missing library is said on stderr; what is printed is a table of our rows."""
-    find = bench.importlib.util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(
-        bench.importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
+        importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
     )
     run(bench, monkeypatch, "--supervised=1")
     out, err = capsys.readouterr()
@@ -77,30 +78,6 @@ def test_without_torch_ours_alone(bench, monkeypatch, capsys):
     header, *rows = out.splitlines()
     assert [row.split()[:2] for row in rows] == [["dlm", "1"]]
     assert all(name in header for name in FIGURES)
-
-
-def test_a_side_works_only_when_asked(bench, monkeypatch):
-    """While one side works the other waits: nothing is computed before it is asked for."""
-    events = []
-
-    def session(*args):
-        for _ in range(3):
-            events.append("works")
-            yield args
-
-    class Pipe:
-        asked = iter([True, True, False])
-
-        def recv(self) -> bool:
-            events.append("asked")
-            return next(self.asked)
-
-        def send(self, result) -> None:
-            assert result == ("dlm", 7)
-
-    monkeypatch.setattr(bench, "session", session)
-    bench.serve(Pipe(), "dlm", 7)
-    assert events == ["asked", "works", "asked", "works", "asked"]
 
 
 @pytest.mark.parametrize(("share", "learned"), [(1.0, 3 * 199), (0.25, 3 * 48), (0.5, 3 * 96)])
