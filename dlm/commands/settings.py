@@ -16,6 +16,7 @@ from dlm.generation.engine import GenerateConfig
 from dlm.losses.api import LossConfig
 from dlm.models.config import ModelConfig
 from dlm.training.loop import TrainConfig
+from dlm.training.mesh import MeshConfig
 from dlm.training.optimizer import OptimizerConfig
 
 
@@ -45,6 +46,7 @@ class Settings:
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
 def base() -> ConfigDict:

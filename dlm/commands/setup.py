@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dlm.commands import start
@@ -230,10 +231,10 @@ class Setup:
         """The functions that calls may name, for the grammar of calls."""
         return self.open_world(self.split("train")[0]).tools
 
-    def initial_params(self) -> dict:
-        """The parameters before the first update."""
+    def initial_params(self, mesh: Mesh | None = None) -> dict:
+        """The parameters before the first update; see `start.initial_params`."""
         digest = self.tokenizer.digest
-        return start.initial_params(self.settings, self.model, tokenizer=digest)
+        return start.initial_params(self.settings, self.model, mesh, tokenizer=digest)
 
     def trained_params(self) -> dict:
         """The parameters of the workdir's best checkpoint.

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from dlm.commands.settings import Settings
 from dlm.core import config as border
 from dlm.core.errors import UserError
 from dlm.core.files import read_json
+from dlm.core.paths import flatten
 from dlm.dialogue import pretrained
 from dlm.dialogue.tokenizer import Tokenizer
 from dlm.models import families
 from dlm.models.config import ModelConfig
 from dlm.models.decoder import Model
 from dlm.training.checkpoints import Checkpoints
+from dlm.training.mesh import param_shardings
 from dlm.weights import sources
 from dlm.weights.tensors import Place, place_on_default
 
@@ -114,29 +118,50 @@ def _run(init: str) -> Path:
 
 
 def initial_params(
-    settings: Settings, model: Model, place: Place = place_on_default, **digests: str
+    settings: Settings, model: Model, mesh: Mesh | None = None, **digests: str
 ) -> dict[str, Any]:
     """The parameters before the first update, float32.
 
     Args:
       settings: of the run.
       model: of the run.
-      place: puts the leaves of another library's checkpoint on their devices.
+      mesh: each leaf is made where it lies on it, never as a whole; None = the first device.
       digests: what the run of `init` must belong to.
 
     Raises:
       UserError: the run of `init` has no checkpoint, its shapes differ, or it belongs to other
         `digests`; or the checkpoint's tensors are not the model's.
     """
+    key = jax.random.key(settings.seed)
+    shardings = None
+    if mesh is not None:
+        shardings = param_shardings(jax.eval_shape(model.init, key), mesh, settings.mesh.rules)
     if is_drawn(settings.init):
-        return model.init(jax.random.key(settings.seed))
+        init = model.init if mesh is None else jax.jit(model.init, out_shardings=shardings)
+        return init(key)
     if source := source_checkpoint(settings.init):
-        return source.load(model, place)
-    return trained_params(_run(settings.init), model, **digests)
+        return source.load(model, placer(shardings))
+    return trained_params(_run(settings.init), model, shardings, **digests)
 
 
-def trained_params(workdir: Path, model: Model, **digests: str) -> dict[str, Any]:
+def placer(shardings: Mapping[str, Any] | None) -> Place:
+    """What puts each leaf of another library's checkpoint on the devices that hold it."""
+    if shardings is None:
+        return place_on_default
+    flat = flatten(shardings)
+    return lambda path, array: jax.device_put(array, flat[path])
+
+
+def trained_params(
+    workdir: Path, model: Model, shardings: Mapping[str, Any] | None = None, **digests: str
+) -> dict[str, Any]:
     """The parameters of a run's best checkpoint, of its last where none was evaluated.
+
+    Args:
+      workdir: of the run.
+      model: of the run.
+      shardings: where the leaves are to lie; None = on the first device.
+      digests: what the run must belong to.
 
     Raises:
       UserError: there is no checkpoint, it has other shapes, or belongs to other `digests`.
@@ -146,7 +171,14 @@ def trained_params(workdir: Path, model: Model, **digests: str) -> dict[str, Any
         step = checkpoints.latest_good() if step is None else step
         if step is None:
             raise UserError(f"{workdir} holds no checkpoint that is whole; resume its training")
-        like = {"params": jax.eval_shape(model.init, jax.random.key(0))}
+        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        if shardings is not None:
+            shapes = jax.tree.map(
+                lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+                shapes,
+                shardings,
+            )
+        like = {"params": shapes}
         return checkpoints.restore(step, like, partial=True)["params"]
 
 

@@ -12,9 +12,11 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from dlm.commands.environment import describe_environment
 from dlm.commands.measure import Measure
@@ -29,6 +31,7 @@ from dlm.models.decoder import scanned_apart
 from dlm.training import loop
 from dlm.training.checkpoints import Checkpoints
 from dlm.training.log import MetricsLog
+from dlm.training.mesh import make_mesh, make_placer, param_shardings, state_shardings
 from dlm.training.optimizer import make_optimizer, resolve_trainable, rule_table
 from dlm.training.step import init_state, make_train_step
 
@@ -54,17 +57,19 @@ def train(options: Options) -> dict[str, float]:
     setup = Setup(options)
     # An unknown or unreadable source is refused before anything is written.
     model_config(setup.settings)
-    with hold_folder(setup.workdir):
-        return _train(setup)
+    mesh = make_mesh(setup.settings.mesh)
+    with hold_folder(setup.workdir), jax.set_mesh(mesh):
+        return _train(setup, mesh)
 
 
-def _train(setup: Setup) -> dict[str, float]:
+def _train(setup: Setup, mesh: Mesh) -> dict[str, float]:
     settings = setup.settings
     claim_workdir(setup)
     batches = setup.batches(setup.pieces("train", evaluation=False), shuffle=True)
     total = total_updates(setup, batches)
+    place = make_placer(mesh, batches.rows)
 
-    params = setup.initial_params()
+    params = setup.initial_params(mesh)
     trainable = resolve_trainable(settings.train.trainable, params)
     print(rule_table(trainable, params))
     optimizer = make_optimizer(settings.optimizer, total, params)
@@ -72,13 +77,21 @@ def _train(setup: Setup) -> dict[str, float]:
     objective = make_objective(
         setup.loss, model, normaliser=loss.normaliser, chunk=loss.chunk, train=True
     )
+    key = jax.random.key(settings.seed + 1)
+    make_state = partial(init_state, optimizer=optimizer, trainable=trainable, key=key)
+    lying = param_shardings(params, mesh, settings.mesh.rules)
+    shardings = state_shardings(jax.eval_shape(make_state, params), lying)
     step = make_train_step(
-        objective, optimizer, trainable=trainable, accumulate=settings.train.accumulate
+        objective,
+        optimizer,
+        trainable=trainable,
+        accumulate=settings.train.accumulate,
+        shardings=shardings,
     )
 
     measure = Measure(setup)
     before = measure_before(setup, measure)
-    state = init_state(params, optimizer, trainable, jax.random.key(settings.seed + 1))
+    state = jax.device_put(make_state(params), shardings)
     checkpoints = Checkpoints(
         setup.workdir / CHECKPOINTS,
         digests={
@@ -97,7 +110,7 @@ def _train(setup: Setup) -> dict[str, float]:
             tracker = loop.Tracker.load(checkpoints.extra(restored))
         with MetricsLog(setup.workdir, restored=restored) as log:
             if restored is None:  # a metric that is not there is refused before anything is learned
-                figures = measure.forced(params, "validation")
+                figures = measure.forced(state.params, "validation")
                 loop.look_up(figures, settings.train.metric)
                 log.write(0, {"updates": 0, **figures})
             state = loop.run(
@@ -110,6 +123,7 @@ def _train(setup: Setup) -> dict[str, float]:
                 evaluate=lambda params: measure.forced(params, "validation"),
                 checkpoints=checkpoints,
                 log=log,
+                place=place,
             )
         best = checkpoints.best_good()
         if best is not None and best != int(state.step):
@@ -131,6 +145,7 @@ def claim_workdir(setup: Setup) -> None:
     if any((workdir / CHECKPOINTS).glob("*/manifest.json")) and path.exists():
         saved, given = flat(read_json(path)), flat(setup.resolved)
         names = (saved.keys() | given.keys()) - FREE
+        names = {name for name in names if not name.startswith("mesh.")}
         differing = sorted(name for name in names if saved.get(name) != given.get(name))
         if differing:
             name = differing[0]

@@ -10,11 +10,15 @@ Segment 0 is padding: it attends nothing, nothing attends it, and its output is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from dlm.models.block_attention import block_attention
+from dlm.models.devices import PartitionSpec, current_mesh, on_parts, row_axes
 
 
 def attention(
@@ -46,8 +50,25 @@ def attention(
         "auto": "blocks" on a CPU where queries and keys are as many, else "xla".
 
     Returns:
-      [B, T, N, H], dtype of the query; scores and softmax in at least float32.
+      [B, T, N, H], dtype of the query; scores and softmax in at least float32. On a mesh each
+      device attends with its own rows and heads.
     """
+    tokens = query_segments, key_segments, query_positions, key_positions
+    work: Callable[..., Array] = partial(_attend, implementation)
+    mesh = current_mesh()
+    if mesh is not None:
+        rows = row_axes(mesh, query.shape[0])
+        heads = "tensor" if key.shape[2] % mesh.shape["tensor"] == 0 else None
+        part = PartitionSpec(rows, None, heads)
+        work = on_parts(work, mesh, (*[part] * 3, PartitionSpec(rows)), part)
+    return work(query, key, value, tokens)
+
+
+def _attend(
+    implementation: str, query: Array, key: Array, value: Array, tokens: tuple[Array, ...]
+) -> Array:
+    """See `attention`; `tokens` are segments of queries and keys, then their positions."""
+    query_segments, key_segments, query_positions, key_positions = tokens
     if implementation == "auto":
         same = query.shape[1] == key.shape[1] > 1
         implementation = "blocks" if same and jax.default_backend() == "cpu" else "xla"

@@ -191,6 +191,7 @@ def run(
     evaluate: Callable[[Any], Mapping[str, float]],
     checkpoints: Checkpoints,
     log: MetricsLog,
+    place: Callable[[Any], Any] = jax.device_put,
 ) -> State:
     """Trains until `total_updates`, patience or a signal ends it; the loop of every run.
 
@@ -209,6 +210,7 @@ def run(
       evaluate: parameters -> figures by name, `config.metric` among them.
       checkpoints: where to save.
       log: where figures go.
+      place: puts a batch of host arrays onto the devices.
 
     Returns:
       The last state; the best one is the checkpoint of `tracker.best_step`.
@@ -232,7 +234,7 @@ def run(
                 break
 
             # Dispatch this step, then read the one before it.
-            state, metrics = step(state, jax.device_put(batch))
+            state, metrics = step(state, place(batch))
             steps += 1
             updates += 1  # in hope: a step that made no update is taken back when it is read
             pending.append((metrics, batch, steps))
@@ -241,7 +243,7 @@ def run(
             while len(pending) > unread:
                 read, read_batch, at = pending.popleft()
                 measured, window = jax.device_get(read), tracker.window
-                updates -= not window.add(measured, read_batch)
+                updates -= not window.add(measured)
                 if line := _refused(measured, read_batch, at, config, tracker, log):
                     progress.say(line)
                 if window.empty == window.steps >= MAX_EMPTY:

@@ -44,6 +44,8 @@ class StepMetrics(NamedTuple):
         divide once.
       grad_norm: norm of the whole trainable gradient before clipping.
       learning_rate: of this update; where it was refused, of the last one made.
+      tokens: int32, positions of the whole batch that hold a token.
+      supervised: int32, positions of weight > 0 among them.
       empty: bool, no supervised target in the whole batch: no update, no schedule step.
       nonfinite: {path: bool}, leaves whose gradient holds NaN or infinity, and `LOSS` where the
         loss itself does; any of them refuses the update.
@@ -52,6 +54,8 @@ class StepMetrics(NamedTuple):
     terms: Terms
     grad_norm: jax.Array
     learning_rate: jax.Array
+    tokens: jax.Array
+    supervised: jax.Array
     empty: jax.Array
     nonfinite: dict[str, jax.Array]
 
@@ -78,6 +82,7 @@ def make_train_step(
     coefficients: Mapping[str, float] | None = None,
     trainable: Mapping[str, bool],
     accumulate: int = 1,
+    shardings: State | None = None,
 ) -> TrainStep:
     """Builds the compiled step `(state, batch, frozen=None) -> (state, metrics)`.
 
@@ -98,11 +103,47 @@ def make_train_step(
       coefficients: c_k by term; None = {"loss": 1.0}. Other terms are only logged.
       trainable: {path: bool}; gradients are taken of the trainable sub-tree only.
       accumulate: micro-batches; rows must divide by it.
+      shardings: where the new state lies, as `mesh.state_shardings` gives them; None = wherever
+        the compiler puts it, right on one device.
 
     Raises:
       UserError: when called: rows that `accumulate` does not divide, or a coefficient of no term.
     """
+    step = _plain_step(objective, optimizer, coefficients, trainable, accumulate, axis=None)
+    out = None if shardings is None else (shardings, shardings.step)  # metrics lie everywhere
+    return jax.jit(step, donate_argnums=0, out_shardings=out)
+
+
+def make_pmap_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    coefficients: Mapping[str, float] | None = None,
+    trainable: Mapping[str, bool],
+    accumulate: int = 1,
+) -> TrainStep:
+    """The data-parallel twin of `make_train_step`, by `jax.pmap`: equal to it in every figure.
+
+    Every array of state and batch has a leading axis of devices: copies of the state, and of the
+    batch blocks of rows, [devices, B / devices, T].
+    """
+    step = _plain_step(objective, optimizer, coefficients, trainable, accumulate, axis="devices")
+    return jax.pmap(step, axis_name="devices", donate_argnums=0)
+
+
+def _plain_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    coefficients: Mapping[str, float] | None,
+    trainable: Mapping[str, bool],
+    accumulate: int,
+    axis: str | None,
+) -> TrainStep:
+    """The step as a pure function; `axis` names the devices where each sees rows of its own."""
     coefficients = {"loss": 1.0} if coefficients is None else coefficients
+
+    def whole(tree: Any) -> Any:
+        return tree if axis is None else jax.lax.psum(tree, axis)
 
     def step(state: State, batch: Batch, frozen: Any = None) -> tuple[State, StepMetrics]:
         rows = batch.tokens.shape[0]
@@ -114,24 +155,31 @@ def make_train_step(
             context = Context(keys, state.step, state.updates, frozen)
             return objective(merge(selected, rest), batch, context)
 
-        data = (batch, row_keys(state.key, state.step, rows))
-        grads, terms, empty = _differentiate(terms_of, selected, data, coefficients, accumulate)
+        first = 0 if axis is None else jax.lax.axis_index(axis) * rows
+        data = (batch, row_keys(state.key, state.step, rows, first))
+        grads, terms, empty = _differentiate(
+            terms_of, selected, data, coefficients, accumulate, whole
+        )
         totals = jnp.stack([jnp.asarray(terms[name].total) for name in coefficients])
         checked = {LOSS: totals, **flatten(grads)}
         nonfinite = {path: ~jnp.all(jnp.isfinite(values)) for path, values in checked.items()}
         refused = empty | jnp.any(jnp.stack(list(nonfinite.values())))
         selected, opt_state, rate = _apply(optimizer, selected, state.opt_state, grads, refused)
-        metrics = StepMetrics(terms, optax.tree.norm(grads), rate, empty, nonfinite)
+        held, learned = (jnp.sum(x > 0) for x in (batch.segment_ids, batch.loss_weights))
+        tokens, supervised = whole((held, learned))
+        norm = optax.tree.norm(grads)
+        metrics = StepMetrics(terms, norm, rate, tokens, supervised, empty, nonfinite)
         updates = state.updates + ~refused
         params = merge(selected, rest)
         return State(state.step + 1, updates, params, opt_state, state.key), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    return step
 
 
-def row_keys(key: jax.Array, step: jax.Array, rows: int) -> jax.Array:
-    """One key a row of the whole batch: [rows], a function of (seed, step, row) alone."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), jnp.arange(rows))
+def row_keys(key: jax.Array, step: jax.Array, rows: int, first: jax.Array | int = 0) -> jax.Array:
+    """Keys of rows first, first + 1, ... of the whole batch: functions of (seed, step, row)."""
+    numbers = first + jnp.arange(rows)
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), numbers)
 
 
 def _micro_batches(tree: Any, number: int) -> Any:
@@ -152,13 +200,17 @@ def _differentiate(
     data: tuple[Batch, jax.Array],
     coefficients: Mapping[str, float],
     accumulate: int,
+    whole: Callable[[Any], Any],
 ) -> tuple[Any, Terms, jax.Array]:
-    """The gradient of sum_k c_k T_k / C_k, the terms, and whether every C_k is 0."""
+    """The gradient of sum_k c_k T_k / C_k, the terms, and whether every C_k is 0.
+
+    `whole` adds up over devices, each of which has rows of its own.
+    """
     # Only the counts of this call are read: the compiler drops everything else of it.
-    whole = terms_of(selected, *data)
-    if unknown := coefficients.keys() - whole.keys():
-        raise UserError(f"no term {sorted(unknown)[0]!r}; the objective gives {', '.join(whole)}")
-    counts = {name: whole[name].count for name in coefficients}
+    shape = terms_of(selected, *data)
+    if unknown := coefficients.keys() - shape.keys():
+        raise UserError(f"no term {sorted(unknown)[0]!r}; the objective gives {', '.join(shape)}")
+    counts = whole({name: shape[name].count for name in coefficients})
     scales = {
         name: c / jnp.where(counts[name] == 0, 1, counts[name]) for name, c in coefficients.items()
     }
@@ -168,7 +220,8 @@ def _differentiate(
         return jnp.asarray(sum(s * terms[name].total for name, s in scales.items())), terms
 
     gradient = jax.grad(scaled, has_aux=True)
-    grads, terms = _add_up(gradient, selected, whole, _micro_batches(data, accumulate))
+    parts = _micro_batches(data, accumulate)
+    grads, terms = whole(_add_up(gradient, selected, shape, parts))
     return grads, terms, jnp.all(jnp.stack([count == 0 for count in counts.values()]))
 
 

@@ -41,16 +41,11 @@ class Window:
     nonfinite: int = 0
     seconds: float = 0.0
 
-    def add(self, metrics: StepMetrics, batch: Any) -> bool:
-        """Takes in one step; says whether it made an update.
-
-        Args:
-          metrics: on the host.
-          batch: its batch as host arrays.
-        """
+    def add(self, metrics: StepMetrics) -> bool:
+        """Takes in one step, its metrics on the host; says whether it made an update."""
         self.steps += 1
-        self.tokens += int(np.count_nonzero(batch.segment_ids))
-        self.supervised += int(np.count_nonzero(batch.loss_weights))
+        self.tokens += int(metrics.tokens)
+        self.supervised += int(metrics.supervised)
         if nonfinite_parts(metrics):
             self.nonfinite += 1
             return False

@@ -32,12 +32,16 @@ def make_batch(tokens: int, supervised: int, dialogues=(7, -1, 3)) -> Batch:
     return batch
 
 
-def measure(*, norm=1.0, rate=0.1, empty=False, bad=(), **terms: tuple[float, float]):
+def measure(
+    tokens=5, supervised=1, *, norm=1.0, rate=0.1, empty=False, bad=(), **terms: tuple[float, float]
+):
     """What a step measures; leaves a, b and c, some with a gradient that is not finite."""
     return StepMetrics(
         terms={name: Mean(np.float32(t), np.float32(c)) for name, (t, c) in terms.items()},
         grad_norm=np.float32(norm),
         learning_rate=np.float32(rate),
+        tokens=np.int32(tokens),
+        supervised=np.int32(supervised),
         empty=np.bool_(empty),
         nonfinite={path: np.bool_(path in bad) for path in ("c", "a", "b", LOSS)},
     )
@@ -49,8 +53,8 @@ def test_a_line_by_hand():
     A term that counted nothing (y) has no mean.
     """
     line = Window()
-    assert line.add(measure(loss=(6.0, 2.0), z=(1.0, 4.0), y=(0.0, 0.0)), make_batch(5, 2))
-    assert line.add(measure(loss=(2.0, 6.0), norm=3, rate=0.25), make_batch(8, 6))
+    assert line.add(measure(5, 2, loss=(6.0, 2.0), z=(1.0, 4.0), y=(0.0, 0.0)))
+    assert line.add(measure(8, 6, loss=(2.0, 6.0), norm=3, rate=0.25))
     line.seconds = 0.5
     assert line.figures() == {
         "train/loss": 1.0,  # not 5/3, the mean of means
@@ -65,11 +69,11 @@ def test_a_line_by_hand():
 
 def test_an_empty_step_made_no_update_and_is_counted():
     line = Window()
-    assert not line.add(measure(loss=(0, 0), empty=True), make_batch(5, 0))
+    assert not line.add(measure(5, 0, loss=(0, 0), empty=True))
     assert (line.steps, line.empty, line.tokens) == (1, 1, 5)
     assert "train/loss" not in line.figures()  # a mean of nothing
     assert line.figures()["train/empty_steps"] == 1
-    assert line.add(measure(loss=(3, 2)), make_batch(5, 1))
+    assert line.add(measure(5, 1, loss=(3, 2)))
     assert (line.steps, line.empty) == (2, 1)
     assert line.figures()["train/loss"] == 1.5
     assert "train/empty_steps" not in Window().figures()
@@ -77,8 +81,8 @@ def test_an_empty_step_made_no_update_and_is_counted():
 
 def test_a_step_that_was_not_finite_enters_no_mean_and_is_counted():
     line = Window()
-    line.add(measure(loss=(3, 2)), make_batch(5, 1))
-    assert not line.add(measure(loss=(np.nan, 2), bad="cb"), make_batch(5, 1))
+    line.add(measure(5, 1, loss=(3, 2)))
+    assert not line.add(measure(5, 1, loss=(np.nan, 2), bad="cb"))
     assert (line.steps, line.updates, line.nonfinite) == (2, 1, 1)
     assert line.figures()["train/loss"] == 1.5
     assert line.figures()["train/nonfinite_steps"] == 1
@@ -106,7 +110,7 @@ def test_a_window_goes_on_after_it_was_saved():
     whole, cut = Window(), Window()
     for total, count in [(0.1, 3.0), (0.2, 1.0), (0.7, 2.0)]:
         for line in (whole, cut):
-            line.add(measure(loss=(total, count)), make_batch(5, 2))
+            line.add(measure(5, 2, loss=(total, count)))
             line.seconds += 0.1
         cut = Window(**json.loads(json.dumps(asdict(cut))))
     assert cut == whole
