@@ -80,10 +80,7 @@ def read(source: str) -> Exported:
 
 def _of_run(workdir: str) -> Exported:
     setup = Setup(parse_options([f"--workdir={workdir}"], saved=True))
-    saved = setup.tokenizer.pretrained
-    of_checkpoint = saved is not None and setup.settings.template.name == "checkpoint"
-    template = saved.chat_template if saved and of_checkpoint else ""
-    save = partial(setup.tokenizer.save_pretrained, chat_template=template)
+    save = partial(setup.tokenizer.save_pretrained, chat_template=setup.template.jinja)
     return Exported(setup.model.config, setup.trained_params(), save)
 
 

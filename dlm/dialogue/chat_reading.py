@@ -160,7 +160,10 @@ class BlockReader:
         ]
 
     def _read(self, ids: Sequence[int]) -> list[dict[str, Any]] | None:
-        """The calls that ids spell, strictly; None where they spell anything else."""
+        """The calls that ids spell; None where they spell anything else.
+
+        What name and arguments are is checked where the call becomes a message.
+        """
         assert self._calls is not None
         syntax, calls = self._calls, []
         if any(self._tokenizer.control_name(i) and i not in self.written for i in ids):
@@ -210,6 +213,4 @@ class BlockReader:
 
 def _is_call(item: Any, syntax: CallSyntax) -> bool:
     wanted = {syntax.name_key, syntax.arguments_key}
-    if not isinstance(item, Mapping) or not wanted <= item.keys() <= wanted | {"id", "type"}:
-        return False
-    return isinstance(item[syntax.name_key], str) and isinstance(item[syntax.arguments_key], dict)
+    return isinstance(item, Mapping) and wanted <= item.keys() <= wanted | {"id", "type"}

@@ -12,6 +12,8 @@ import pytest
 import run
 from dlm.commands import start
 from dlm.commands.setup import TOKENIZER
+from dlm.dialogue.builtin_template import BuiltinTemplate
+from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.tokenizer import TokenizerConfig, train
 from dlm.models.config import ModelConfig
 from dlm.models.decoder import Model
@@ -68,7 +70,7 @@ def test_a_run_goes_out_and_comes_in_again(workdir, layout, tmp_path, capsys):
 
 
 def test_transformers_reads_model_and_tokenizer_of_a_run(workdir, tmp_path):
-    """The ids of a text are ours, control tokens are special, and the logits agree."""
+    """Ids of a text and of a dialogue are ours, control tokens special, and the logits agree."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     folder, config, params, tokenizer = workdir
@@ -78,6 +80,15 @@ def test_transformers_reads_model_and_tokenizer_of_a_run(workdir, tmp_path):
     ids = tokenizer.encode("the cat sat")
     assert theirs("the cat sat")["input_ids"] == ids
     assert theirs.convert_tokens_to_ids("<|user|>") == tokenizer.control("<|user|>")
+    said = [
+        Message("system", "the cat"),
+        Message("user", "sat"),
+        Message("assistant", "on the mat"),
+    ]
+    messages = [{"role": message.role, "content": message.content} for message in said]
+    wanted = BuiltinTemplate(tokenizer).prompt(Dialogue("d", tuple(said)))
+    given = {"add_generation_prompt": True, "return_dict": False}
+    assert theirs.apply_chat_template(messages, **given) == wanted
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     with torch.no_grad():
         wanted = model(torch.tensor([ids])).logits.numpy()

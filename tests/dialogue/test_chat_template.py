@@ -327,6 +327,32 @@ def test_the_transformers_library_renders_the_same(form, tmp_path):
             assert ids[bool(bos) :] == spelled
 
 
+@pytest.mark.parametrize("form", ["mistral", "zephyr"])
+def test_spaces_of_sentencepiece_stand_where_that_library_puts_them(form, corpus_dir, tmp_path):
+    """Parity: a vocabulary that puts a space before a text, and behind every control token.
+
+    A space that the template writes before a text is one piece with its first word, as there.
+    """
+    import transformers
+
+    plain = pretrained.from_llama2c(corpus_dir("llama2c-260k") / "data" / "tok512.bin")
+    said = replace(plain.pretrained, chat_template=FORMS[form][0].strip("\n"))
+    llama = ChatTemplate(pretrained.build(said, form))
+    assert llama.tokenizer.space_before == "always"
+    llama.tokenizer.save_pretrained(tmp_path, llama.jinja)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    texts = ("a hum of precision", "vectors unfold", " yes, I", "so\nit is")
+    roles = ("user", "assistant")
+    talk = tuple(Message(roles[i % 2], text) for i, text in enumerate(texts))
+    ids = ids_of(Dialogue("d", talk), llama)
+    messages = to_messages(chats(Dialogue("d", talk), llama.form), None)
+    spelled = theirs.apply_chat_template(messages, return_dict=False)
+    assert ids == (spelled if spelled[0] == 1 else [1, *spelled])
+    assert llama.parse(ids) == list(talk)
+    output = llama.render(Dialogue("d", talk))[2].output
+    assert response(llama, output) == [talk[1]]
+
+
 REFUSED = {
     "gemma": (WORKED, "a system message is not taken"),
     "mistral": (
@@ -388,14 +414,29 @@ def test_a_template_that_cannot_be_trained_with_is_refused(source, reason):
         ChatTemplate(other(source))
 
 
-def test_a_template_that_changes_a_text_is_refused_by_dialogue():
+SAID = (Message("user", "a"), Message("assistant", "b"))
+CHANGES = {  # of a template that is taken; of a dialogue that is, and one that is not
+    "a text is cut": ("m.content", "m.content.split('</think>')[-1]", "hm</think>b"),
+    "another text is added": ("m.content", "('!' if m.content[0] == 'c' else '') + m.content", "c"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_a_template_that_changes_a_text_is_refused_by_dialogue(case):
     """What is read is what the template would write; where that hangs on a text, it is refused."""
-    source = ENDED.replace("m.content", "m.content.split('</think>')[-1]") + PROMPT
-    thinking = ChatTemplate(other(source))
-    said = (Message("user", "a"), Message("assistant", "hm</think>b"))
-    assert thinking.render(Dialogue("d", (said[0], Message("assistant", "b"))))
+    old, new, text = CHANGES[case]
+    changing = ChatTemplate(other(ENDED.replace(old, new) + PROMPT))
+    assert changing.render(Dialogue("d", SAID))
     with pytest.raises(Rejected, match="dialogue d: changed by the chat template"):
-        thinking.render(Dialogue("d", said))
+        changing.render(Dialogue("d", (SAID[0], Message("assistant", text))))
+
+
+def test_a_template_that_changes_its_beginning_is_refused_by_dialogue():
+    """One rendering: what was written of the first messages must stand as it is."""
+    changing = ChatTemplate(other("{% if messages | length > 4 %}long{% endif %}" + ENDED + PROMPT))
+    assert changing.render(Dialogue("d", SAID * 2))
+    with pytest.raises(Rejected, match="of the first messages changes with those that follow"):
+        changing.render(Dialogue("d", SAID * 3))
 
 
 def test_windows_begin_as_the_template_begins():

@@ -247,6 +247,16 @@ def test_an_added_token_that_text_spells_anyway_is_text():
     ]
 
 
+def test_a_control_token_is_no_piece_of_text_either():
+    """Content is never control: some vocabularies take a word whole that they have as a piece."""
+    file = small(["zz"])
+    file["model"]["ignore_merges"] = True
+    place = file["model"]["vocab"]["zz"]
+    file["added_tokens"] = [pretrained.added_token(place, "zz", special=True)]
+    tokenizer = built(file)
+    assert [tokenizer.decode([i]) for i in tokenizer.encode("zz a")] == ["z", "z", " ", "a"]
+
+
 def test_characters_that_a_checkpoint_cannot_spell_are_shown_as_such():
     """Some vocabularies lack control characters and rare planes; the library would drop them."""
     missing = {"\u0104", "\u00f2"}  # the symbols of 0x04 and of 0xF2

@@ -106,6 +106,8 @@ WRONG = {
     "another key": '<tool_call>\n{"name": "find", "parameters": {}}\n</tool_call>',
     "one more key": '<tool_call>\n{"name": "find", "arguments": {}, "now": 1}\n</tool_call>',
     "no arguments": '<tool_call>\n{"name": "find", "arguments": "{}"}\n</tool_call>',
+    "a control token": '<tool_call>\n{"name": "find", "arguments": {"a": "<|im_start|>"}}\n'
+    "</tool_call>",
     "not closed": '<tool_call>\n{"name": "find", "arguments": {}}',
     "more behind": '<tool_call>\n{"name": "find", "arguments": {}}\n</tool_call> so',
 }
