@@ -173,6 +173,11 @@ class Setup:
         """The model as pure functions, its vocabulary that of the tokenizer."""
         config = start.model_config(self.settings)
         config = replace(config, vocab_size=config.vocab_size or self.tokenizer.vocab_size)
+        if config.vocab_size < self.tokenizer.vocab_size:
+            raise UserError(
+                f"init={self.settings.init!r} has {config.vocab_size} tokens, the tokenizer "
+                f"{self.tokenizer.vocab_size}; set template.name='checkpoint', which adds none"
+            )
         if config.max_length < self.settings.data.length:
             raise UserError(
                 f"model.max_length={config.max_length} is below data.length="

@@ -80,3 +80,12 @@ def test_it_goes_out_with_its_template(folder, tmp_path):
     messages = [{"role": "user", "content": "hi"}]
     ids = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert ids == setup.template.prompt(Dialogue("d", (Message("user", "hi"),)))
+
+
+def test_tokens_that_the_checkpoint_has_no_rows_for_are_refused(folder, capsys):
+    """The built-in template adds control tokens; read beyond the embedding they would be noise."""
+    changes = {"init": folder / "start", "template.name": "builtin", "data.length": 100}
+    assert run.guarded(["train", *flags(folder, "refused", **changes)]) == 2
+    error = capsys.readouterr().err
+    assert "tokens, the tokenizer" in error
+    assert "set template.name='checkpoint'" in error
