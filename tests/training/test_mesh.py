@@ -88,7 +88,8 @@ def test_two_processes_are_one_device():
     case = {"mesh": [4, 2, 1], "updates": 50, "optimizer": "adamw", "processes": 2, "port": port}
     second = start(4, True, process=1, **case)
     got = outcome(start(4, True, process=0, **case))
-    assert second.wait(60) == 0
+    second.communicate(timeout=60)
+    assert second.returncode == 0
     assert_same(got, one_device(True, 50, "adamw"), 1e-9)
 
 

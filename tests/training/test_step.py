@@ -20,7 +20,7 @@ from dlm.losses.objective import make_objective
 from dlm.models.config import ModelConfig
 from dlm.models.decoder import Model
 from dlm.training.optimizer import OptimizerConfig, make_optimizer, resolve_trainable
-from dlm.training.step import init_state, make_train_step, row_keys
+from dlm.training.step import LOSS, init_state, make_train_step, row_keys
 
 VOCABULARY, ROWS, LENGTH = 17, 8, 24
 COUNTS = (1, 0, 23, 3, 7, 0, 1, 12)  # supervised targets of each row
@@ -204,7 +204,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_named():
     copy = jax.tree.map(jnp.array, before)
     batch.tokens[0, 0] = 3
     after, metrics = run.step(copy, batch)
-    assert [path for path, bad in metrics.nonfinite.items() if bad] == ["norm/scale"]
+    assert [path for path, bad in metrics.nonfinite.items() if bad] == [LOSS, "norm/scale"]
     assert bits(after.params) == bits(before.params)
     assert leaves(after.opt_state) == leaves(before.opt_state)
     assert (after.step, after.updates, bool(metrics.empty)) == (2, 1, False)
@@ -254,7 +254,8 @@ def test_frozen_means_bit_identical():
     before, after = bits(run.params), bits(state.params)
     for path, trained in run.trainable.items():
         assert (before[path] != after[path]) == trained, path
-    assert set(metrics.nonfinite) == {path for path, trained in run.trainable.items() if trained}
+    checked = {path for path, trained in run.trainable.items() if trained}
+    assert set(metrics.nonfinite) == {LOSS, *checked}
     size = sum(leaf.size for path, leaf in flatten(run.params).items() if run.trainable[path])
     assert sum(leaf.size for leaf in jax.tree.leaves(state.opt_state)) == 2 * size + 3
 
