@@ -16,9 +16,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec
 
 from dlm.models.block_attention import block_attention
-from dlm.models.devices import PartitionSpec, current_mesh, on_parts, row_axes
+from dlm.models.devices import current_mesh, on_parts, row_axes
 
 
 def attention(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType
 
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")  # the axes that rows are dealt over
@@ -42,6 +42,3 @@ def on_parts(
       results: likewise for what `work` returns.
     """
     return jax.shard_map(work, mesh=mesh, in_specs=parts, out_specs=results, check_vma=False)
-
-
-__all__ = ["AXES", "ROWS", "PartitionSpec", "current_mesh", "on_parts", "row_axes"]
