@@ -25,6 +25,7 @@ from dlm.commands.setup import Setup, parse_options, take_flag
 from dlm.core.errors import UserError
 from dlm.models.config import ModelConfig
 from dlm.models.decoder import Model
+from dlm.models.vocabulary import joined
 from dlm.weights import export, sources
 
 FORMATS = ("huggingface", "gguf")
@@ -81,7 +82,8 @@ def read(source: str) -> Exported:
 def _of_run(workdir: str) -> Exported:
     setup = Setup(parse_options([f"--workdir={workdir}"], saved=True))
     save = partial(setup.tokenizer.save_pretrained, chat_template=setup.template.jinja)
-    return Exported(setup.model.config, setup.trained_params(), save)
+    params, config = joined(setup.trained_params(), setup.model.config)
+    return Exported(config, params, save)
 
 
 def _of_checkpoint(name: str) -> Exported:

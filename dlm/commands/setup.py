@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dlm.commands import start
 from dlm.commands.settings import Settings, base
-from dlm.commands.start import CONFIG_FILE
+from dlm.commands.start import CONFIG_FILE, MODEL_FILE, TOKENIZER
 from dlm.core import config as border
 from dlm.core.errors import UserError
-from dlm.core.files import read_json
+from dlm.core.files import read_json, write_json
 from dlm.corpora.registry import DialogueSource, Prepared
 from dlm.corpora.registry import prepare as prepare_corpus
 from dlm.data.pipeline import Batches, DataConfig
@@ -31,8 +32,7 @@ from dlm.dialogue.tokenizer import CONTROL, Tokenizer
 from dlm.generation.engine import Engine
 from dlm.losses import api as losses
 from dlm.models.decoder import Model
-
-TOKENIZER = "tokenizer"
+from dlm.models.vocabulary import fitted, grow, opened
 
 
 def cache_dir(data: DataConfig) -> Path:
@@ -130,28 +130,38 @@ class Setup:
             raise UserError(f"{self.settings.data.name} has no split {name!r}; it has {there}")
         return self.corpus.splits[name]
 
+    @property
+    def _claimed(self) -> bool:
+        return (self.workdir / CONFIG_FILE).exists()
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The workdir's own tokenizer, once a run has claimed the workdir.
 
-        Before that: the one of the run or the checkpoint that this one starts from, or made from
-        the training texts. The built-in template's control tokens are added to a checkpoint's.
+        Before that: that of the model that this run starts from, with control tokens of ours where
+        the template needs them, or an extension of it at `tokenizer.path`; or, for a model drawn
+        anew, one made from the training texts.
         """
         folder = self.workdir / TOKENIZER
-        claimed = (self.workdir / CONFIG_FILE).exists()
-        if claimed and folder.exists():
+        if self._claimed and folder.exists():
             return pretrained.load(folder)
-        if (run := start.source_run(self.settings.init)) is not None:
-            tokenizer = pretrained.load(run / TOKENIZER)
-        elif (checkpoint := start.source_checkpoint(self.settings.init)) is not None:
-            tokenizer = start.checkpoint_tokenizer(checkpoint)
-            if self.settings.template.name == "builtin":
-                tokenizer = tokenizer.with_control(CONTROL)
-        else:
+        config, known = self.settings.tokenizer, self._known
+        if known is None:
             tokenizer = self._new_tokenizer()
-        if claimed:
+        elif config.path:
+            tokenizer = pretrained.load(config.path)
+            start.check_extends(tokenizer, known, f"tokenizer.path={config.path}")
+        else:
+            builtin = self.settings.template.name == "builtin"
+            tokenizer = known.with_control(CONTROL) if builtin else known
+        if self._claimed:
             tokenizer.save(folder)
         return tokenizer
+
+    @cached_property
+    def _known(self) -> Tokenizer | None:
+        """The tokenizer that the model of `init` knows."""
+        return start.source_tokenizer(self.settings.init)
 
     @cached_property
     def template(self) -> Template:
@@ -170,20 +180,30 @@ class Setup:
 
     @cached_property
     def model(self) -> Model:
-        """The model as pure functions, its vocabulary that of the tokenizer."""
-        config = start.model_config(self.settings)
-        config = replace(config, vocab_size=config.vocab_size or self.tokenizer.vocab_size)
-        if config.vocab_size < self.tokenizer.vocab_size:
-            raise UserError(
-                f"init={self.settings.init!r} has {config.vocab_size} tokens, the tokenizer "
-                f"{self.tokenizer.vocab_size}; set template.name='checkpoint', which adds none"
-            )
+        """The model as pure functions, its vocabulary that of the tokenizer.
+
+        Its shape is the workdir's own, once a run has claimed it.
+        """
+        path = self.workdir / MODEL_FILE
+        if self._claimed and path.exists():
+            config = start.changed(start.read_model(self.workdir), self.settings.model)
+        else:
+            config = start.model_config(self.settings)
+            config = replace(config, vocab_size=config.vocab_size or self.tokenizer.vocab_size)
+            config = fitted(config, self._old_tokens, self.tokenizer.vocab_size)
+            if self._claimed:
+                write_json(path, asdict(config))
         if config.max_length < self.settings.data.length:
             raise UserError(
                 f"model.max_length={config.max_length} is below data.length="
                 f"{self.settings.data.length}; raise the one or lower the other"
             )
         return Model(config, dtype=self.settings.train.dtype)
+
+    @property
+    def _old_tokens(self) -> int:
+        """How many tokens the model knows before its vocabulary grows."""
+        return (self._known or self.tokenizer).vocab_size
 
     @cached_property
     def loss(self) -> Callable:
@@ -237,9 +257,23 @@ class Setup:
         return self.open_world(self.split("train")[0]).tools
 
     def initial_params(self, mesh: Mesh | None = None) -> dict:
-        """The parameters before the first update; see `start.initial_params`."""
-        digest = self.tokenizer.digest
-        return start.initial_params(self.settings, self.model, mesh, tokenizer=digest)
+        """The parameters before the first update; `mesh` as in `start.initial_params`.
+
+        Of the tokens that the model did not know, those that are learned here may be written.
+        """
+        known = self._known or self.tokenizer
+        source = start.before_growth(self.settings, self.model)
+        params = start.initial_params(self.settings, source, mesh, tokenizer=known.digest)
+        params = grow(params, self.model.config, self._old_tokens)
+        return opened(params, self.learned_tokens()) if self.model.config.masked else params
+
+    def learned_tokens(self) -> np.ndarray:
+        """The ids that are a learned target in some split of the corpus: [n] int32, ascending."""
+        found = []
+        for split in self.corpus.splits:
+            arrays = self.pieces(split, evaluation=split != "train").arrays
+            found.append(np.unique(arrays["targets"][arrays["loss_weights"] > 0]))
+        return np.unique(np.concatenate(found))
 
     def trained_params(self) -> dict:
         """The parameters of the workdir's best checkpoint.

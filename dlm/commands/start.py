@@ -27,6 +27,8 @@ from dlm.weights.tensors import Place, place_on_default
 
 SCRATCH = "scratch"
 CONFIG_FILE = "config.json"
+MODEL_FILE = "model.json"
+TOKENIZER = "tokenizer"
 CHECKPOINTS = "checkpoints"
 
 
@@ -95,11 +97,26 @@ def model_config(settings: Settings) -> ModelConfig:
     """
     if settings.init == SCRATCH:
         return settings.model
-    shape = _source_config(settings.init)
+    return changed(_source_config(settings.init), settings.model)
+
+
+def changed(shape: ModelConfig, said: ModelConfig) -> ModelConfig:
+    """A shape, changed by what a config says other than the defaults."""
     default = ModelConfig()
-    given = {field.name: getattr(settings.model, field.name) for field in fields(ModelConfig)}
-    changed = {name: v for name, v in given.items() if v != getattr(default, name)}
-    return replace(shape, **changed)
+    given = {field.name: getattr(said, field.name) for field in fields(ModelConfig)}
+    return replace(
+        shape, **{n: value for n, value in given.items() if value != getattr(default, n)}
+    )
+
+
+def read_model(workdir: Path) -> ModelConfig:
+    """The shape of a run's model, as its workdir keeps it.
+
+    Raises:
+      UserError: the run has none.
+    """
+    path = workdir / MODEL_FILE
+    return border.parse(ModelConfig, read_json(path), str(path))
 
 
 def _source_config(init: str) -> ModelConfig:
@@ -107,8 +124,45 @@ def _source_config(init: str) -> ModelConfig:
         return replace(families.preset(init), vocab_size=0)
     if source := source_checkpoint(init):
         return source.config
-    path = _run(init) / CONFIG_FILE
-    return model_config(border.parse(Settings, read_json(path), str(path)))
+    return read_model(_run(init))
+
+
+def before_growth(settings: Settings, model: Model) -> Model:
+    """The model with the vocabulary of its source; see `vocabulary.grow`."""
+    source = replace(model.config, new_tokens=0, masked=False)
+    if not is_drawn(settings.init):
+        source = _source_config(settings.init)
+    names = ("vocab_size", "new_tokens", "masked")
+    vocabulary = {name: getattr(source, name) for name in names}
+    return replace(model, config=replace(model.config, **vocabulary))
+
+
+def source_tokenizer(init: str) -> Tokenizer | None:
+    """The tokenizer that the model of `init` knows; None where the model is drawn anew.
+
+    Raises:
+      UserError: there is none, or it is of a kind that we cannot use.
+    """
+    if is_drawn(init):
+        return None
+    if (source := source_checkpoint(init)) is not None:
+        return checkpoint_tokenizer(source)
+    return pretrained.load(_run(init) / TOKENIZER)
+
+
+def check_extends(tokenizer: Tokenizer, known: Tokenizer, where: str) -> None:
+    """Refuses a tokenizer that spells differently from the one that a model knows.
+
+    Raises:
+      UserError: an id means something else; names the first.
+    """
+    for i in range(known.vocab_size):
+        for spell in (Tokenizer.control_name, Tokenizer.token_bytes):
+            if spell(tokenizer, i) != spell(known, i):
+                raise UserError(
+                    f"{where}: id {i} is {spell(tokenizer, i)!r}, the model of init knows it as "
+                    f"{spell(known, i)!r}; a tokenizer may add to the model's, not change it"
+                )
 
 
 def _run(init: str) -> Path:
@@ -120,11 +174,11 @@ def _run(init: str) -> Path:
 def initial_params(
     settings: Settings, model: Model, mesh: Mesh | None = None, **digests: str
 ) -> dict[str, Any]:
-    """The parameters before the first update, float32.
+    """The parameters of the source, float32.
 
     Args:
       settings: of the run.
-      model: of the run.
+      model: of the run, before its vocabulary grows.
       mesh: each leaf is made where it lies on it, never as a whole; None = the first device.
       digests: what the run of `init` must belong to.
 

@@ -21,8 +21,15 @@ from jax.sharding import Mesh
 from dlm.commands.environment import describe_environment
 from dlm.commands.measure import Measure
 from dlm.commands.results import write_results
-from dlm.commands.setup import TOKENIZER, Options, Setup, parse_options
-from dlm.commands.start import CHECKPOINTS, CONFIG_FILE, model_config, source_digests
+from dlm.commands.setup import Options, Setup, parse_options
+from dlm.commands.start import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    MODEL_FILE,
+    TOKENIZER,
+    model_config,
+    source_digests,
+)
 from dlm.core.errors import UserError
 from dlm.core.files import hold_folder, read_json, write_json
 from dlm.data.pipeline import Batches
@@ -155,7 +162,8 @@ def claim_workdir(setup: Setup) -> None:
             )
         return
     shutil.rmtree(workdir / TOKENIZER, ignore_errors=True)
-    (workdir / BEFORE).unlink(missing_ok=True)
+    for name in (BEFORE, MODEL_FILE):
+        (workdir / name).unlink(missing_ok=True)
     write_json(path, setup.resolved)
     write_json(workdir / "environment.json", describe_environment())
 

@@ -164,8 +164,9 @@ class Tokenizer:
         return ids[0]
 
     def with_control(self, names: Sequence[str]) -> Tokenizer:
-        """Returns the same with more control tokens of ours behind the others."""
-        return Tokenizer(self._text, [*self._own, *names], self._theirs, self.pretrained)
+        """Returns the same with those of more control tokens that it lacks behind the others."""
+        more = [name for name in names if name not in self._control]
+        return Tokenizer(self._text, [*self._own, *more], self._theirs, self.pretrained)
 
     @property
     def pad_id(self) -> int:

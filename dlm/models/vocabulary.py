@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from dlm.core.errors import UserError
 from dlm.models.config import ModelConfig
+
+TABLES = (("tokens", "new_tokens"), ("kernel", "new_kernel"))  # of the embedding, of the head
 
 
 class Kernel(NamedTuple):
@@ -54,22 +57,32 @@ def look_up(table: Array, new: Array | None, tokens: Array) -> Array:
     return jnp.where(tokens[..., None] < first, old, new[jnp.maximum(tokens - first, 0)])
 
 
-def fitted(config: ModelConfig, num_tokens: int) -> ModelConfig:
-    """The config whose vocabulary serves a tokenizer of `num_tokens` tokens.
+def fitted(config: ModelConfig, old_tokens: int, num_tokens: int) -> ModelConfig:
+    """The config of a model that is to serve a tokenizer, or one that has grown.
 
-    Rows are added where it has fewer; where it has more, the last are padding, which is masked.
+    Rows beyond the tokens are padding, which is masked; a tokenizer that grew takes its place.
+
+    Args:
+      config: of the model, its vocabulary's size given.
+      old_tokens: of the tokenizer that the model knows.
+      num_tokens: of the one that it is to serve, which extends it.
+
+    Raises:
+      UserError: the model has fewer rows than its tokenizer has tokens.
     """
-    added = max(0, num_tokens - config.vocab_size)
-    return replace(
-        config,
-        vocab_size=config.vocab_size + added,
-        new_tokens=config.new_tokens + added,
-        masked=config.masked or config.vocab_size != num_tokens,
-    )
+    if old_tokens > config.vocab_size:
+        raise UserError(
+            f"model.vocab_size={config.vocab_size} is below the {old_tokens} tokens of its "
+            "tokenizer; leave it at 0 for as many rows"
+        )
+    if num_tokens == old_tokens:
+        return replace(config, masked=config.masked or config.vocab_size > old_tokens)
+    added = num_tokens - old_tokens
+    return replace(config, vocab_size=num_tokens, new_tokens=config.new_tokens + added, masked=True)
 
 
-def grow(params: Mapping[str, Any], config: ModelConfig, num_tokens: int) -> dict[str, Any]:
-    """Adds the rows and the mask that a fitted model has; every old value stays as it is.
+def grow(params: Mapping[str, Any], config: ModelConfig, old_tokens: int) -> dict[str, Any]:
+    """Adds the rows and the mask that a fitted model has; every old row stays as it is.
 
     A new row is the mean of those of the old tokens. Its logit is then the mean of theirs, so its
     probability is at most the mean of theirs (the exponential is convex): opening n rows beside V
@@ -79,7 +92,7 @@ def grow(params: Mapping[str, Any], config: ModelConfig, num_tokens: int) -> dic
     Args:
       params: of the model before `fitted`.
       config: after it.
-      num_tokens: of the tokenizer; rows beyond them are padding.
+      old_tokens: as given to it.
 
     Returns:
       Parameters of the new model. New rows and padding are masked.
@@ -89,15 +102,18 @@ def grow(params: Mapping[str, Any], config: ModelConfig, num_tokens: int) -> dic
     if not config.masked:
         return dict(params)
     embedding, head = dict(params["embedding"]), dict(params.get("head", {}))
-    before = sum(len(embedding[name]) for name in ("tokens", "new_tokens") if name in embedding)
-    added = config.vocab_size - before
-    mask = head.get("mask", jnp.arange(before) < num_tokens)
-    shares = mask / jnp.sum(mask, dtype=jnp.float32)
-    for leaves, table, new in ((embedding, "tokens", "new_tokens"), (head, "kernel", "new_kernel")):
-        if added and table in leaves:
-            parts = [leaves[name] for name in (table, new) if name in leaves]
-            mean = shares @ jnp.concatenate(parts)
-            leaves[new] = jnp.concatenate([*parts[1:], jnp.tile(mean, (added, 1))])
+    rows = sum(len(embedding[name]) for name in ("tokens", "new_tokens") if name in embedding)
+    mask = head.get("mask", jnp.arange(rows) < old_tokens)
+    added = config.new_tokens - len(embedding.get("new_tokens", ()))
+    if added:
+        mask = mask[:old_tokens]
+        shares = mask / jnp.sum(mask, dtype=jnp.float32)
+        for leaves, (table, new) in ((embedding, TABLES[0]), (head, TABLES[1])):
+            if table in leaves:
+                leaves[table] = leaves[table][:old_tokens]
+                parts = [leaves[name] for name in (table, new) if name in leaves]
+                mean = shares @ jnp.concatenate(parts)
+                leaves[new] = jnp.concatenate([*parts[1:], jnp.tile(mean, (added, 1))])
     return {**params, "embedding": embedding, "head": {**head, "mask": jnp.pad(mask, (0, added))}}
 
 
@@ -107,12 +123,13 @@ def opened(params: Mapping[str, Any], tokens: Any) -> dict[str, Any]:
     return {**params, "head": {**head, "mask": head["mask"].at[tokens].set(True)}}
 
 
-def joined(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters with one table of all rows for each of the two, and no mask: what others read."""
+def joined(params: Mapping[str, Any], config: ModelConfig) -> tuple[dict[str, Any], ModelConfig]:
+    """The model that others read: one table of all rows for each of the two, and no mask."""
     embedding, head = dict(params["embedding"]), dict(params.get("head", {}))
     head.pop("mask", None)
-    for leaves, table, new in ((embedding, "tokens", "new_tokens"), (head, "kernel", "new_kernel")):
+    for leaves, (table, new) in ((embedding, TABLES[0]), (head, TABLES[1])):
         if new in leaves:
             leaves[table] = jnp.concatenate([leaves[table], leaves.pop(new)])
     whole = {**params, "embedding": embedding, "head": head}
-    return {name: tree for name, tree in whole.items() if tree}
+    kept = {name: tree for name, tree in whole.items() if tree}
+    return kept, replace(config, new_tokens=0, masked=False)

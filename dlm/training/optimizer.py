@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from dlm.core.errors import UserError
 from dlm.core.paths import Rules, describe, flatten, resolve, unflatten
 
 SCHEDULES = ("cosine", "linear", "constant")
+NEW_ROWS = re.compile(r"embedding/new_tokens|head/new_kernel")
 DECAY_DEFAULTS: Rules[bool] = (
     (r"(.*/)?kernel", True),
     (r"embedding/tokens", True),
@@ -39,7 +41,8 @@ class OptimizerConfig:
       weight_decay: lambda of the decoupled decay, multiplied by the learning rate.
       clip_norm: largest norm of the whole gradient; None = no clipping.
       decay: ordered (regex over parameter paths, bool), asked before the built-in rules (kernels
-        and the token embedding decay; norms, biases and positions do not).
+        and the token embedding decay; norms, biases, positions and rows that were added to a
+        vocabulary do not).
     """
 
     name: str = "adamw"
@@ -138,18 +141,31 @@ def resolve_decay(config: OptimizerConfig, params: Mapping[str, Any]) -> dict[st
 def resolve_trainable(rules: Rules[bool], params: Mapping[str, Any]) -> dict[str, bool]:
     """Which leaves are trained: `{path: bool}`.
 
+    Rows that were added to a vocabulary always are, a mask never is, whatever the rules say.
+
     Raises:
       UserError: a rule that matches nothing, a leaf that no rule covers, or nothing to train.
     """
-    trainable = resolve(rules, flatten(params), name="train.trainable")
+    flat = flatten(params)
+    trainable = resolve(rules, flat, name="train.trainable")
+    for path, leaf in flat.items():
+        if NEW_ROWS.fullmatch(path) or not jnp.issubdtype(leaf.dtype, jnp.floating):
+            trainable[path] = NEW_ROWS.fullmatch(path) is not None
     if not any(trainable.values()):
         raise UserError("train.trainable: every parameter is frozen; let a rule say true")
     return trainable
 
 
 def rule_table(resolved: Mapping[str, Any], params: Mapping[str, Any]) -> str:
-    """Formats resolved rules with the parameters they hold, for the log before the first step."""
-    return describe(resolved, {path: leaf.size for path, leaf in flatten(params).items()})
+    """Formats resolved rules with the parameters they hold, for the log before the first step.
+
+    A mask holds none.
+    """
+    sizes = {
+        path: leaf.size if jnp.issubdtype(leaf.dtype, jnp.floating) else 0
+        for path, leaf in flatten(params).items()
+    }
+    return describe(resolved, sizes)
 
 
 class ScheduleState(NamedTuple):

@@ -28,8 +28,8 @@ def settings(init: str, **model: object) -> Settings:
 @pytest.fixture
 def workdir(tmp_path):
     """A run of two checkpoints whose first is the better one, and its two sets of parameters."""
-    config = base().to_dict() | {"model": dataclasses.asdict(TINY)}
-    (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(base().to_dict()))
+    (tmp_path / start.MODEL_FILE).write_text(json.dumps(dataclasses.asdict(TINY)))
     params = [Model(TINY).init(jax.random.key(seed)) for seed in (1, 2)]
     with Checkpoints(tmp_path / start.CHECKPOINTS, digests={"tokenizer": "t"}) as checkpoints:
         for step, (tree, loss) in enumerate(zip(params, (0.5, 0.7), strict=True)):

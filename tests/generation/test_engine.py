@@ -213,9 +213,10 @@ def test_each_bucket_is_compiled_once(model: Model, params: dict):
 
 def test_a_masked_token_is_never_written(model: Model, params: dict, engine: Engine):
     """Growth: not even where nothing else is allowed; a forced one may be, it is only read."""
-    config = fitted(model.config, model.config.vocab_size + 2)
-    new, old = config.vocab_size - 1, config.vocab_size - 2
-    grown = opened(grow(params, config, config.vocab_size), np.array([old]))
+    known = model.config.vocab_size
+    config = fitted(model.config, known, known + 2)
+    old, new = known, known + 1
+    grown = opened(grow(params, config, known), np.array([old]))
     writer = Engine(Model(config), grown, 0, config.max_length)
     asked = [Request(prompts(1)[0], Free(only=only), 2) for only in ({new}, {new, old}, None)]
     forced = Request(prompts(1)[0], Free(force=[new]), 1)

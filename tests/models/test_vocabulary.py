@@ -25,8 +25,8 @@ def case(request) -> tuple[Model, dict, Model, dict]:
     """A model, and the same one grown by `ADDED` rows, all of them masked."""
     old = Model(FAMILIES[request.param])
     params = loud(init(old, 0))
-    new = Model(fitted(old.config, V + ADDED))
-    return old, params, new, grow(params, new.config, V + ADDED)
+    new = Model(fitted(old.config, V, V + ADDED))
+    return old, params, new, grow(params, new.config, V)
 
 
 def test_old_text_is_scored_as_before(case):
@@ -64,7 +64,8 @@ def test_new_rows_are_read_and_written_as_rows_of_one_table(case):
     plain = Model(replace(new.config, new_tokens=0, masked=False))
     tokens = random_tokens(SEGMENTS.shape, vocab_size=V + ADDED)
     assert (tokens >= V).any()
-    whole = joined(grown)
+    whole, config = joined(grown, new.config)
+    assert config == plain.config
     arrays = tokens, SEGMENTS, POSITIONS
     np.testing.assert_array_equal(hidden_of(new, grown, *arrays), hidden_of(plain, whole, *arrays))
     # Sums of one product may be taken in another order in a table of another size.
@@ -90,13 +91,13 @@ def test_opened_rows_take_little_from_old_text(case):
 def test_a_vocabulary_can_grow_again():
     """Rows, their values and what was open stay; the new ones are the mean of what is written."""
     model = Model(FAMILIES["llama"])
-    once = fitted(model.config, V + 2)
-    params = opened(grow(init(model, 0), once, V + 2), np.array([V + 1]))
+    once = fitted(model.config, V, V + 2)
+    params = opened(grow(init(model, 0), once, V), np.array([V + 1]))
     params["embedding"]["new_tokens"] = params["embedding"]["new_tokens"] + jnp.array(
         [[1.0], [2.0]]
     )
-    twice = fitted(once, V + 5)
-    again = grow(params, twice, V + 5)
+    twice = fitted(once, V + 2, V + 5)
+    again = grow(params, twice, V + 2)
     assert (twice.vocab_size, twice.new_tokens) == (V + 5, 5)
     np.testing.assert_array_equal(
         again["embedding"]["new_tokens"][:2], params["embedding"]["new_tokens"]
@@ -107,23 +108,38 @@ def test_a_vocabulary_can_grow_again():
     np.testing.assert_allclose(again["embedding"]["new_tokens"][2:], expected, atol=1e-6)
 
 
-def test_rows_without_a_token_are_masked_padding():
-    """More rows than tokens: no row is added, the last ones get no probability."""
-    model = Model(FAMILIES["gpt2"])
-    config = fitted(model.config, V - 4)
-    params = grow(init(model, 0), config, V - 4)
-    assert (config.vocab_size, config.new_tokens) == (V, 0)
-    logits = Model(config).logits(params, jnp.ones((2, config.width)))
-    assert is_hidden(logits).tolist() == [[False] * (V - 4) + [True] * 4] * 2
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_without_a_token_are_masked_until_tokens_take_their_place(family):
+    """More rows than tokens: the last ones get no probability, and are none of the mean."""
+    model = Model(FAMILIES[family])
+    params, tokens = init(model, 0), V - 4
+    padded = fitted(model.config, tokens, tokens)
+    masked = grow(params, padded, tokens)
+    assert (padded.vocab_size, padded.new_tokens) == (V, 0)
+    logits = Model(padded).logits(masked, jnp.ones((2, padded.width)))
+    assert is_hidden(logits).tolist() == [[False] * tokens + [True] * 4] * 2
+    more = fitted(padded, tokens, tokens + 2)
+    assert (more.vocab_size, more.new_tokens) == (tokens + 2, 2)
+    for start in (params, masked):
+        grown = grow(start, more, tokens)
+        table = params["embedding"]["tokens"][:tokens]
+        np.testing.assert_array_equal(grown["embedding"]["tokens"], table)
+        expected = np.tile(table.mean(axis=0), (2, 1))
+        np.testing.assert_allclose(grown["embedding"]["new_tokens"], expected, atol=1e-6)
+        assert grown["head"]["mask"].tolist() == [True] * tokens + [False] * 2
 
 
 def test_a_vocabulary_that_fits_is_left_alone():
     model = Model(FAMILIES["gpt2"])
     params = init(model, 0)
-    assert fitted(model.config, V) == model.config
+    assert fitted(model.config, V, V) == model.config
     assert flatten(grow(params, model.config, V)).keys() == flatten(params).keys()
 
 
 def test_more_new_rows_than_rows_are_refused():
     with pytest.raises(UserError, match=r"model\.new_tokens=61 must leave old ones in .*=61"):
         ModelConfig(vocab_size=61, new_tokens=61)
+    with pytest.raises(
+        UserError, match=r"model\.vocab_size=61 is below the 62 tokens of its token"
+    ):
+        fitted(FAMILIES["gpt2"], 62, 62)

@@ -216,3 +216,19 @@ def test_the_optimiser_serves_a_part_of_the_parameters():
 def test_mistakes_are_told(change, message):
     with pytest.raises(UserError, match=message):
         make_optimizer(replace(OptimizerConfig(), **change), 10, make_params())
+
+
+def test_rows_added_to_a_vocabulary_are_trained_and_its_mask_is_not():
+    """Whatever the rules say; no decay moves a row that nothing trains; a mask holds nothing."""
+    params = make_params()
+    params["embedding"]["new_tokens"] = np.ones((2, 3))
+    params["head"] = {"new_kernel": np.ones((2, 3)), "mask": np.ones(7, bool)}
+    for rules in (((r"norm/.*", True), (r".*", False)), ((r".*", True),)):
+        trainable = resolve_trainable(rules, params)
+        assert trainable["embedding/new_tokens"]
+        assert trainable["head/new_kernel"]
+        assert trainable["head/mask"] is False
+    assert "1              0  head/mask" in rule_table(trainable, params)
+    decays = resolve_decay(OptimizerConfig(), params)
+    assert not decays["embedding/new_tokens"]
+    assert not decays["head/new_kernel"]
