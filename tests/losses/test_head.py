@@ -174,6 +174,7 @@ def test_masked_tokens_get_no_probability_and_no_gradient(loss):
     """Padding and new rows, however loud: as if the kernel had no such rows."""
     with jax.enable_x64(True):
         case = make_case([True, True, True])
+        case = case._replace(targets=jnp.argmax(case.hidden @ case.kernel.T, axis=-1))
         loud = jnp.full((5, WIDTH), 1e4)
         padded = in_parts(jnp.concatenate([case.kernel, loud]), 13, jnp.arange(16) < VOCABULARY)
 
@@ -185,6 +186,7 @@ def test_masked_tokens_get_no_probability_and_no_gradient(loss):
         value, parts = gradients(padded.parts, padded)
         expected, (gradient,) = gradients((case.kernel,), Kernel((case.kernel,)))
         assert_close(value, expected)
+        assert value[1].correct.all()
         parts = jnp.concatenate(parts)
         assert (parts[VOCABULARY:] == 0).all()
         assert_close(parts[:VOCABULARY], gradient)
