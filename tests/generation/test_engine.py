@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dlm.core.errors import UserError
-from dlm.generation.engine import Engine, GenerateConfig, Request, bucket
+from dlm.generation.engine import Engine, GenerateConfig, Request, Written, bucket
 from dlm.models.decoder import Model
 from dlm.models.vocabulary import fitted, grow, opened
 
@@ -100,6 +102,37 @@ def test_company_and_order_change_nothing(engine: Engine, config: GenerateConfig
         assert one.log_prob == pytest.approx(two.log_prob, abs=1e-4)
 
 
+@pytest.fixture(scope="module")
+def untrained(model: Model) -> Engine:
+    """Weights as they are drawn: log-probabilities near log(1/V), for an absolute tolerance."""
+    return Engine(model, model.init(jax.random.key(3)), 0, model.config.max_length)
+
+
+@functools.cache
+def alone(engine: Engine, place: int) -> list[Written]:
+    """What a request of `requests(9)` is answered where nothing else is asked."""
+    return list(engine.stream([requests(9)[place]], GREEDY))
+
+
+@settings(max_examples=12)
+@given(places=st.lists(st.integers(0, 8), min_size=2, max_size=9, unique=True))
+def test_any_neighbours_change_no_log_probability(untrained: Engine, places: list[int]):
+    """Batch invariance: any company in any order, of any lengths, leaves each token what it is."""
+    found: dict[int, list[Written]] = {place: [] for place in places}
+    asked = requests(9)
+    for written in untrained.stream([asked[place] for place in places], GREEDY):
+        found[places[written.request]].append(written)
+    for place, events in found.items():
+        expected = alone(untrained, place)
+        assert [event.token for event in events] == [event.token for event in expected]
+        np.testing.assert_allclose(
+            [event.log_prob for event in events],
+            [event.log_prob for event in expected],
+            atol=1e-5,
+            rtol=0,
+        )
+
+
 def test_seed_and_sample_decide_what_is_drawn(engine: Engine):
     prompt = prompts(1)[0]
 
@@ -129,6 +162,17 @@ def test_a_finished_row_ends_no_other(engine: Engine):
         end = ids.index(stop) + 1 if stop in ids else 12
         assert done.ids == ids[:end]
         assert done.reason == ("stop" if stop in ids else "length")
+
+
+def test_padding_may_be_any_token(model: Model, params: dict, engine: Engine):
+    """Stopping: where padding is the end token, prompts that hold it are read, and none ends."""
+    asked = [dataclasses.replace(r, prompt=[*r.prompt, 7, 7]) for r in requests(3, tokens=12)]
+    expected = [done.ids for done in engine.generate(asked, GREEDY)]
+    for end in (7, expected[0][4]):
+        padded = Engine(model, params, end, model.config.max_length)
+        stopping = [dataclasses.replace(r, grammar=Free(end)) for r in asked]
+        for ids, done in zip(expected, padded.generate(stopping, GREEDY), strict=True):
+            assert done.ids == (ids[: ids.index(end) + 1] if end in ids else ids)
 
 
 def test_more_requests_than_rows(model: Model, params: dict, engine: Engine):

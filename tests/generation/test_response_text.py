@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 
 from dlm.dialogue.template import Template
+from dlm.dialogue.tokenizer import CONTROL
 from dlm.generation.response_text import Piece, ResponseText
 
 
@@ -36,3 +37,16 @@ def test_headers_are_no_piece_and_channels_are_told_apart(template: Template):
     assert pieces == [Piece("state", ""), Piece("state", "", ended=True), None, Piece("reply", "")]
     stream.feed(template.tokenizer.control("<|end|>"))
     assert stream.feed(template.tokenizer.encode("a")[0]) == Piece("", "a")
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_no_text_holds_a_control_token(template: Template, data: st.DataObject):
+    """Stopping: whatever is written, control tokens anywhere, the text is that of the others."""
+    controls = [template.tokenizer.control(name) for name in CONTROL]
+    tokens = st.integers(0, 299) | st.sampled_from(controls)
+    ids = data.draw(st.lists(tokens, max_size=12))
+    stream = ResponseText(template)
+    pieces = [piece for piece in map(stream.feed, ids) if piece is not None]
+    shown = "".join(piece.text for piece in pieces)
+    assert not any(name in shown for name in CONTROL)

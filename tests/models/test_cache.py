@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from model_cases import FAMILIES, LLAMA, init, logits_of, loud, pack, random_tokens
 
 from dlm.core.errors import UserError
+from dlm.models.by_output import held_by_output
 from dlm.models.cache import check_room, empty_cache, write
 from dlm.models.decoder import Model
 
@@ -22,13 +23,16 @@ LENGTH = 40
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def case(request) -> tuple:
-    """A model, its parameters, three dialogues and their logits by a full pass."""
+    """A model, its parameters as decoding holds them, three dialogues, their logits by a full pass.
+
+    The full pass reads the parameters as they are trained.
+    """
     model = Model(FAMILIES[request.param])
     params = loud(init(model, 1))
     tokens = random_tokens((3, LENGTH))
     segments, positions = pack([[n] for n in LENGTHS], LENGTH)
     full = logits_of(model, params, tokens, segments, positions)
-    return model, params, tokens, np.asarray(full)
+    return model, held_by_output(params, model.dtype), tokens, np.asarray(full)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
