@@ -75,7 +75,8 @@ def load(
         if held is None or held[0] != weight.name:
             held = None  # before the next is read
             held = weight.name, tensors[weight.name].read()
-        flat[path] = place(path, np.ascontiguousarray(weight.read(held[1], shape)))
+        leaf = place(path, np.ascontiguousarray(weight.read(held[1], shape)))
+        flat[path] = jax.block_until_ready(leaf)  # a copy under way would keep more tensors alive
     return unflatten(flat)
 
 

@@ -23,15 +23,15 @@ TALK = Dialogue(
 )
 
 
-def painted(tokenizer, **options) -> str:
-    piece = encode(TALK, tokenizer, PolicyConfig())
+def painted(template, **options) -> str:
+    piece = encode(TALK, template, PolicyConfig())
     ids = [piece.tokens[0], *piece.targets]
-    return paint(ids, [0.0, *piece.loss_weights], tokenizer, **options)
+    return paint(ids, [0.0, *piece.loss_weights], template.tokenizer, **options)
 
 
-def test_learned_tokens_are_marked(tokenizer):
+def test_learned_tokens_are_marked(template):
     """A person sees exactly what is learned: channel token, content and terminator, its weight."""
-    assert painted(tokenizer).split("\n") == [
+    assert painted(template).split("\n") == [
         "<|system|>a\\ntable<|end|>",
         "<|user|>two [[please]] 東京<|end|>",
         "<|assistant|>[[<|state|>for two<|end|>]]",
@@ -39,10 +39,10 @@ def test_learned_tokens_are_marked(tokenizer):
     ]
 
 
-def test_a_terminal_gets_colours(tokenizer):
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", painted(tokenizer, ansi=True))
+def test_a_terminal_gets_colours(template):
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", painted(template, ansi=True))
     assert plain.split("\n")[2] == "<|assistant|><|state|>for two<|end|>"
-    assert painted(tokenizer, ansi=True).count("\x1b[0m") == 2
+    assert painted(template, ansi=True).count("\x1b[0m") == 2
 
 
 def test_text_cannot_move_the_cursor(tokenizer):
