@@ -49,6 +49,11 @@ def make_batch(step: int) -> Batch:
     )
 
 
+def share_of(leaf: jax.Array) -> float:
+    """The share of an array that its first device holds."""
+    return leaf.addressable_shards[0].data.size / leaf.size
+
+
 def main(case: dict[str, Any]) -> None:
     if "process" in case:
         where = f"localhost:{case['port']}"
@@ -110,16 +115,15 @@ def main(case: dict[str, Any]) -> None:
     else:
         everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         params = jax.device_get(jax.jit(lambda p: p, out_shardings=everywhere)(state.params))
-        share = {
-            path: leaf.addressable_shards[0].data.size / leaf.size
-            for path, leaf in flatten(state.params).items()
-        }
+        share = {path: share_of(leaf) for path, leaf in flatten(state.params).items()}
+        moments = [share_of(leaf) for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim == 2]
     out = {
         "losses": losses,
         "params": {path: leaf.ravel().tolist() for path, leaf in flatten(params).items()},
         "traces": len(calls) / calls_of_one,
         "supervised": int(np.asarray(jax.device_get(metrics.supervised)).ravel()[0]),
         "share": share if kind != "pmap" else {},
+        "moments": moments if kind != "pmap" else [],
     }
     if case.get("process", 0) == 0:
         print(json.dumps(out))
