@@ -61,7 +61,7 @@ def assert_same(got: dict, wanted: dict, tolerance: float) -> None:
 def test_eight_devices_are_one():
     """Loss and parameters, with unequal counts and devices without any.
 
-    Parameters and moments are cut: of each matrix a device holds a quarter. The step is traced once.
+    Parameters and moments are cut: a device holds a quarter of each matrix. One trace serves all.
     """
     got = outcome(start(8, True, mesh=[2, 2, 2], updates=6, optimizer="adamw"))
     assert_same(got, one_device(True, 6, "adamw"), 1e-9)
