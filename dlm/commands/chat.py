@@ -3,9 +3,9 @@
     python run.py chat --workdir=DIR [--like=SPLIT:INDEX] [--show=all] [--config.generate.KEY=VALUE]
 
 The conversation begins as a dialogue of the corpus does (--like; the first of the first evaluated
-split): with its system and context messages, and in its world. --show names what is shown beside
-replies: intent, state, reason, call, act, result, several with commas, or all. /help lists what
-can be typed.
+split): with its system and context messages, and in its world; an imported model has no corpus and
+begins with nothing. --show names what is shown beside replies: intent, state, reason, call, act,
+result, several with commas, or all. /help lists what can be typed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def run(argv: list[str]) -> int:
         raise UserError(f"--show={show}: give some of {','.join(SHOWABLE)}, or all")
     setup = Setup(options)
     engine = setup.engine(setup.trained_params())
-    begun = pick(setup, like or f"{setup.settings.eval.splits[0]}:0")
+    begun = Dialogue("", ())
+    if like or setup.has_corpus:
+        begun = pick(setup, like or f"{setup.settings.eval.splits[0]}:0")
     introduction = getattr(setup.open_world(begun), "introduction", None)
     print(introduction() if introduction else "", "/help lists commands.", file=sys.stderr)
     chat(

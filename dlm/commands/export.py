@@ -6,23 +6,25 @@
 The source is a run (its best checkpoint is taken) or a checkpoint as `init` takes it: a Hugging
 Face folder or hub name, a GGUF file, a .bin file of llama2.c. The target must not be there yet.
 --dtype is float32 (the default), float16 or bfloat16; a number beyond its range is refused. The
-tokenizer goes with the model, to Hugging Face with the chat template that the model was trained
-with; a GGUF file gets it from another GGUF file only.
+tokenizer goes with the model, and the chat template that it was trained with. A GGUF file holds a
+tokenizer only if llama.cpp knows one of its kind: not one that was learned here.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dlm.commands import start
 from dlm.commands.setup import Setup, parse_options, take_flag
 from dlm.core.errors import UserError
+from dlm.core.files import write_json
+from dlm.dialogue.gguf_tokenizer import to_gguf
+from dlm.dialogue.tokenizer import Tokenizer
 from dlm.models.config import ModelConfig
 from dlm.models.decoder import Model
 from dlm.models.vocabulary import joined
@@ -30,7 +32,10 @@ from dlm.weights import export, sources
 
 FORMATS = ("huggingface", "gguf")
 # What of a Hugging Face folder is neither weights nor their config.
-_TOKENIZER_FILES = ("tokenizer*", "vocab.*", "merges.txt", "*tokens*.json", "chat_template*")
+_KEPT_FILES = (
+    *("tokenizer*", "vocab.*", "merges.txt", "*tokens*.json", "chat_template*"),
+    "generation_config.json",
+)
 
 
 @dataclass(frozen=True)
@@ -40,16 +45,22 @@ class Exported:
     Attributes:
       config: of the model.
       params: of the model.
-      save_tokenizer: writes the tokenizer's files into a folder.
+      tokenizer: None where the files that came are kept, or none can be used.
+      chat_template: Jinja text; "" for none.
+      ends: ids that end what the model writes.
       fields: of the `config.json` that the model came with.
       metadata: of the GGUF file that it came with.
+      folder: whose tokenizer files are taken as they are.
     """
 
     config: ModelConfig
     params: Mapping[str, Any]
-    save_tokenizer: Callable[[Path], None]
+    tokenizer: Tokenizer | None
+    chat_template: str = ""
+    ends: Collection[int] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
 
 
 def run(argv: list[str]) -> int:
@@ -69,45 +80,46 @@ def run(argv: list[str]) -> int:
     path = Path(target)
     if path.exists():
         raise UserError(f"{path} is there already; choose another --target")
-    write(read(source), path, layout, dtype)
+    write(read(source, layout), path, layout, dtype)
     print(f"written: {path}")
     return 0
 
 
-def read(source: str) -> Exported:
-    """Loads a run's best parameters, or a checkpoint's."""
-    return _of_checkpoint(source) if sources.is_checkpoint(source) else _of_run(source)
+def read(source: str, layout: str) -> Exported:
+    """Loads a run's best parameters, or a checkpoint's, and what goes with them to a layout."""
+    return _of_checkpoint(source, layout) if sources.is_checkpoint(source) else _of_run(source)
 
 
 def _of_run(workdir: str) -> Exported:
     setup = Setup(parse_options([f"--workdir={workdir}"], saved=True))
-    save = partial(setup.tokenizer.save_pretrained, chat_template=setup.template.jinja)
     params, config = joined(setup.trained_params(), setup.model.config)
-    return Exported(config, params, save)
+    return Exported(
+        config,
+        params,
+        setup.tokenizer,
+        chat_template=setup.template.jinja,
+        ends=setup.template.ends,
+    )
 
 
-def _of_checkpoint(name: str) -> Exported:
+def _of_checkpoint(name: str, layout: str) -> Exported:
+    """In its own layout a checkpoint keeps what came with it; else its tokenizer is translated."""
     source = sources.open_source(name)
     params = source.load(Model(source.config))
-    if source.kind == "huggingface":
-        save = partial(_copy_tokenizer, source.path)
-        return Exported(source.config, params, save, fields=source.metadata)
-    return Exported(source.config, params, partial(_rebuild, source), metadata=source.metadata)
-
-
-def _copy_tokenizer(source: Path, folder: Path) -> None:
-    for pattern in _TOKENIZER_FILES:
-        for path in source.glob(pattern):
-            shutil.copyfile(path, folder / path.name)
-
-
-def _rebuild(source: sources.Source, folder: Path) -> None:
-    """Writes the tokenizer of a file, unless that holds none."""
-    if source.kind == "gguf" and "tokenizer.ggml.tokens" not in source.metadata:
-        return
-    tokenizer = start.checkpoint_tokenizer(source)
-    assert tokenizer.pretrained is not None
-    tokenizer.save_pretrained(folder, tokenizer.pretrained.chat_template)
+    if source.kind == layout == "huggingface":
+        folder, fields = source.path, source.metadata
+        return Exported(source.config, params, None, fields=fields, folder=folder)
+    if source.kind == layout == "gguf":
+        return Exported(source.config, params, None, metadata=source.metadata)
+    try:
+        tokenizer = start.checkpoint_tokenizer(source)
+    except UserError as error:
+        print(f"without a tokenizer: {error}")
+        return Exported(source.config, params, None)
+    template = tokenizer.pretrained.chat_template if tokenizer.pretrained else ""
+    end = tokenizer.special_id("eos_token")
+    ends = [] if end is None else [end]
+    return Exported(source.config, params, tokenizer, chat_template=template, ends=ends)
 
 
 def write(model: Exported, target: Path, layout: str, dtype: str) -> None:
@@ -117,19 +129,49 @@ def write(model: Exported, target: Path, layout: str, dtype: str) -> None:
     aside.mkdir(parents=True)
     try:
         if layout == "gguf":
-            kept = _without_storage(model.metadata)
-            export.write_gguf(
-                aside / "model", model.params, model.config, dtype=dtype, metadata=kept
-            )
-            os.replace(aside / "model", target)
+            path = aside / "model"
+            metadata = _without_storage(model.metadata) or _tokenizer_fields(model)
+            export.write_gguf(path, model.params, model.config, dtype=dtype, metadata=metadata)
+            os.replace(path, target)
         else:
-            export.write_huggingface(
-                aside, model.params, model.config, dtype=dtype, fields=model.fields
-            )
-            model.save_tokenizer(aside)
+            _write_folder(model, aside, dtype)
             os.replace(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_folder(model: Exported, folder: Path, dtype: str) -> None:
+    """Config, weights, and the tokenizer's files: those that came, or ours."""
+    fields = dict(model.fields)
+    if model.folder is not None:
+        for pattern in _KEPT_FILES:
+            for path in model.folder.glob(pattern):
+                shutil.copyfile(path, folder / path.name)
+    elif model.tokenizer is not None:
+        fields = _token_ids(model.tokenizer, model.ends)
+        model.tokenizer.save_pretrained(folder, model.chat_template)
+        write_json(folder / "generation_config.json", fields)
+    export.write_huggingface(folder, model.params, model.config, dtype=dtype, fields=fields)
+
+
+def _token_ids(tokenizer: Tokenizer, ends: Collection[int]) -> dict[str, Any]:
+    """How `config.json` names the tokens that begin, end and fill."""
+    stops = sorted(ends)
+    return {
+        "bos_token_id": tokenizer.special_id("bos_token"),
+        "eos_token_id": stops[0] if len(stops) == 1 else stops or None,
+        "pad_token_id": tokenizer.pad_id,
+    }
+
+
+def _tokenizer_fields(model: Exported) -> dict[str, Any]:
+    """A tokenizer as a GGUF file holds it; says so where it cannot."""
+    if model.tokenizer is None:
+        return {}
+    fields = to_gguf(model.tokenizer, model.chat_template, model.config.vocab_size)
+    if fields is None:
+        print("without a tokenizer: llama.cpp knows none of its kind")
+    return fields or {}
 
 
 def _without_storage(metadata: Mapping[str, Any]) -> dict[str, Any]:

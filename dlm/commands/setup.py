@@ -119,6 +119,12 @@ class Setup:
         data = self.settings.data
         return prepare_corpus(data.name, data.corpus_options(), self.cache)
 
+    @property
+    def has_corpus(self) -> bool:
+        """Whether the config names dialogues; that of an imported model does not."""
+        data = self.settings.data
+        return data.name != "jsonl" or "path" in data.corpus_options()
+
     def split(self, name: str) -> DialogueSource:
         """The dialogues of a split.
 

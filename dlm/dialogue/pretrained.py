@@ -27,7 +27,7 @@ from dlm.dialogue.tokenizer import (
 
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 _VOCABULARIES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
-_CONTROL, _USER_DEFINED = 3, 4  # token types of GGUF
+CONTROL_TYPE, USER_DEFINED_TYPE = 3, 4  # of tokens, in GGUF
 
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _MARKS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -168,9 +168,9 @@ def from_gguf(metadata: Mapping[str, Any], where: str) -> Tokenizer:
         raise UserError(f"{where}: holds no tokenizer (no tokenizer.ggml.tokens)")
     types = field("token_type") or [1] * len(tokens)
     added = [
-        added_token(i, tokens[i], special=kind_of_token == _CONTROL)
+        added_token(i, tokens[i], special=kind_of_token == CONTROL_TYPE)
         for i, kind_of_token in enumerate(types)
-        if kind_of_token in (_CONTROL, _USER_DEFINED)
+        if kind_of_token in (CONTROL_TYPE, USER_DEFINED_TYPE)
     ]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     if kind == "gpt2":
@@ -314,6 +314,21 @@ def _cut(name: str, where: str) -> Mapping[str, Any]:
         known = ", ".join(_CUTS)
         raise UserError(f"{where}: words are cut as {name!r}, which is unknown; known: {known}")
     return _CUTS[name]
+
+
+def cut_of(file: Mapping[str, Any]) -> str | None:
+    """How llama.cpp names the cut and the normalising of a `tokenizer.json`; None if it does not.
+
+    Inverts what `from_gguf` makes of `tokenizer.ggml.pre`.
+    """
+    steps = file.get("pre_tokenizer") or {}
+    steps = steps if steps.get("type") == "Sequence" else {"pretokenizers": [steps]}
+    for name, cut in _CUTS.items():
+        wanted = _byte_level({}, (), [], cut)
+        cuts = wanted["pre_tokenizer"]["pretokenizers"]
+        if steps["pretokenizers"] == cuts and file.get("normalizer") == wanted["normalizer"]:
+            return name
+    return None
 
 
 def _begins(file: Mapping[str, Any], bos: str | None) -> bool:

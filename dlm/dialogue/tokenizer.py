@@ -168,6 +168,11 @@ class Tokenizer:
         more = [name for name in names if name not in self._control]
         return Tokenizer(self._text, [*self._own, *more], self._theirs, self.pretrained)
 
+    def special_id(self, role: str) -> int | None:
+        """Returns the id of a checkpoint's token of a role such as `eos_token`; None without."""
+        name = self.pretrained.special.get(role) if self.pretrained else None
+        return None if name is None else self._control.get(name)
+
     @property
     def pad_id(self) -> int:
         """The id that fills what nobody reads."""

@@ -1,13 +1,15 @@
-"""The verb export: from a run or a checkpoint to files of other libraries."""
+"""The verbs export and import: runs become files of other libraries, and those become runs."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 
 import jax
 import numpy as np
 import pytest
+from tokenizers import pre_tokenizers
 
 import run
 from dlm.commands import start
@@ -63,7 +65,8 @@ def test_a_run_goes_out_and_comes_in_again(workdir, layout, tmp_path, capsys):
     target = tmp_path / "out"
     words = [f"--source={folder}", f"--target={target}", f"--format={layout}"]
     assert run.guarded(["export", *words]) == 0
-    assert capsys.readouterr().out == f"written: {target}\n"
+    told = {"huggingface": "", "gguf": "without a tokenizer: llama.cpp knows none of its kind\n"}
+    assert capsys.readouterr().out == f"{told[layout]}written: {target}\n"
     assert open_source(str(target)).config == config
     same(load(target), params)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -90,6 +93,9 @@ def test_transformers_reads_model_and_tokenizer_of_a_run(workdir, tmp_path):
     given = {"add_generation_prompt": True, "return_dict": False}
     assert theirs.apply_chat_template(messages, **given) == wanted
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    for said in (model.config, model.generation_config):
+        assert (said.eos_token_id, said.pad_token_id) == (theirs.eos_token_id, theirs.pad_token_id)
+    assert theirs.eos_token_id == tokenizer.control("<|end|>")
     with torch.no_grad():
         wanted = model(torch.tensor([ids])).logits.numpy()
     tokens = np.array([ids], np.int32)
@@ -106,7 +112,7 @@ def test_a_checkpoint_goes_out_with_what_came_with_it(tmp_path):
     first, second, third = (tmp_path / name for name in ("first", "second.gguf", "third"))
     first.mkdir()
     export.write_huggingface(first, params, config, fields={"eos_token_id": 7})
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+    for name in ("tokenizer.model", "generation_config.json", "chat_template.jinja"):
         (first / name).write_text(f'"{name}"')
     assert _export(first, tmp_path / "copy", "huggingface") == 0
     for path in first.iterdir():
@@ -140,20 +146,86 @@ def _export(source, target, layout, *words):
     )
 
 
+CHATML = """{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+@pytest.fixture(scope="module")
+def chatty(tmp_path_factory):
+    """A GGUF file with tokenizer and chat template, its config and its parameters."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    metadata = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": [*alphabet, "th", "the", *special],
+        "tokenizer.ggml.token_type": [1] * 258 + [3] * 3,
+        "tokenizer.ggml.merges": ["t h", "th e"],
+        "tokenizer.ggml.eos_token_id": 260,
+        "tokenizer.ggml.padding_token_id": 258,
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.chat_template": CHATML,
+    }
+    config = dataclasses.replace(TINY, vocab_size=261)
+    params = random_params(config)
+    path = tmp_path_factory.mktemp("chatty") / "m.gguf"
+    export.write_gguf(path, params, config, metadata=metadata)
+    return path, config, params, metadata
+
+
+def test_an_imported_checkpoint_is_a_run(chatty, tmp_path, capsys, monkeypatch):
+    """Bits and digest; one can talk to it at once, begin from it, and give it away again."""
+    path, config, params, metadata = chatty
+    workdir = tmp_path / "run"
+    words = [f"--source={path}", f"--target={workdir}", "--format=dlm"]
+    assert run.guarded(["import", *words]) == 0
+    assert f"python run.py chat --workdir={workdir}" in capsys.readouterr().out
+    given = start.Settings(init=str(workdir))
+    assert start.source_run(str(workdir)) == workdir
+    assert start.model_config(given) == config
+    same(start.initial_params(given, Model(config)), params)
+    monkeypatch.setattr("sys.stdin", io.StringIO("the cat\n"))
+    assert run.guarded(["chat", f"--workdir={workdir}", "--config.generate.max_new_tokens=3"]) == 0
+    capsys.readouterr()
+    assert _export(workdir, tmp_path / "again.gguf", "gguf") == 0
+    assert "without a tokenizer" not in capsys.readouterr().out
+    again = open_source(str(tmp_path / "again.gguf"))
+    assert {name: again.metadata.get(name) for name in metadata} == metadata
+    same(again.load(Model(again.config)), params)
+
+
+def test_a_gguf_file_becomes_a_folder_with_its_tokenizer(chatty, tmp_path):
+    """What ends a reply is told to the transformers library, which then stops there."""
+    path, *_ = chatty
+    assert _export(path, tmp_path / "out", "huggingface") == 0
+    config, generation, tokenizer = (
+        json.loads((tmp_path / "out" / f"{name}.json").read_text())
+        for name in ("config", "generation_config", "tokenizer_config")
+    )
+    assert config["eos_token_id"] == generation["eos_token_id"] == 260
+    assert config["pad_token_id"] == generation["pad_token_id"] == 258
+    assert tokenizer["chat_template"] == CHATML
+    assert _export(tmp_path / "out", tmp_path / "back.gguf", "gguf") == 0
+    assert open_source(str(tmp_path / "back.gguf")).metadata["tokenizer.ggml.pre"] == "smollm"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "export needs --source, --target and --format"),
-        (["--source=a", "--target=b", "--format=onnx"], "--format=onnx is unknown; there are: hug"),
-        (
-            ["--source=a", "--target=b", "--format=gguf", "--dtype=int8"],
-            "--dtype=int8 is unknown; there are: float32, float16, bfloat16",
-        ),
-        (["--source=a", "--target=/", "--format=gguf"], "/ is there already; choose another"),
-        (["--source=nowhere", "--target=b", "--format=gguf"], "nowhere holds no run"),
-        (["--lora"], "export does not know '--lora'"),
+        ([], "import needs --source, --target and --format=dlm"),
+        (["--source=a/b", "--target=c", "--format=gguf"], "import needs"),
+        (["--source=gpt2", "--target=c", "--format=dlm"], "gpt2 is no checkpoint of another"),
+        (["--source=a/b", "--target=/", "--format=dlm"], "/ is there already; choose another"),
+        (["--lora"], "import does not know '--lora'"),
     ],
 )
+def test_mistakes_of_import_are_one_line(words, message, capsys):
+    assert run.guarded(["import", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_mistakes_are_one_line(words, message, capsys):
     assert run.guarded(["export", *words]) == 2
     assert message in capsys.readouterr().err
