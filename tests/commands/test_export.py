@@ -226,6 +226,20 @@ def test_mistakes_of_import_are_one_line(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "export needs --source, --target and --format"),
+        (["--source=a", "--target=b", "--format=onnx"], "--format=onnx is unknown; there are: hug"),
+        (
+            ["--source=a", "--target=b", "--format=gguf", "--dtype=int8"],
+            "--dtype=int8 is unknown; there are: float32, float16, bfloat16",
+        ),
+        (["--source=a", "--target=/", "--format=gguf"], "/ is there already; choose another"),
+        (["--source=nowhere", "--target=b", "--format=gguf"], "nowhere holds no run"),
+        (["--lora"], "export does not know '--lora'"),
+    ],
+)
 def test_mistakes_are_one_line(words, message, capsys):
     assert run.guarded(["export", *words]) == 2
     assert message in capsys.readouterr().err
