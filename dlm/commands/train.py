@@ -12,12 +12,12 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
+from dlm.commands.build import build, total_updates, training_batches
 from dlm.commands.environment import describe_environment
 from dlm.commands.measure import Measure
 from dlm.commands.results import write_results
@@ -32,15 +32,11 @@ from dlm.commands.start import (
 )
 from dlm.core.errors import UserError
 from dlm.core.files import hold_folder, read_json, write_json
-from dlm.data.pipeline import Batches
-from dlm.losses.objective import make_objective
-from dlm.models.decoder import scanned_apart
 from dlm.training import loop
 from dlm.training.checkpoints import Checkpoints
 from dlm.training.log import MetricsLog
-from dlm.training.mesh import make_mesh, make_placer, param_shardings, state_shardings
-from dlm.training.optimizer import make_optimizer, resolve_trainable, rule_table
-from dlm.training.step import init_state, make_train_step
+from dlm.training.mesh import make_mesh
+from dlm.training.optimizer import rule_table
 
 BEFORE = "before.json"
 FREE = {"data.cache_dir", "train.log_every"}  # settings that no result depends on
@@ -72,33 +68,15 @@ def train(options: Options) -> dict[str, float]:
 def _train(setup: Setup, mesh: Mesh) -> dict[str, float]:
     settings = setup.settings
     claim_workdir(setup)
-    batches = setup.batches(setup.pieces("train", evaluation=False), shuffle=True)
-    total = total_updates(setup, batches)
-    place = make_placer(mesh, batches.rows)
-
+    batches = training_batches(setup)
+    total_updates(setup, batches)  # refused before parameters are made
     params = setup.initial_params(mesh)
-    trainable = resolve_trainable(settings.train.trainable, params)
-    print(rule_table(trainable, params))
-    optimizer = make_optimizer(settings.optimizer, total, params)
-    loss, model = settings.loss, scanned_apart(setup.model, trainable)
-    objective = make_objective(
-        setup.loss, model, normaliser=loss.normaliser, chunk=loss.chunk, train=True
-    )
-    key = jax.random.key(settings.seed + 1)
-    make_state = partial(init_state, optimizer=optimizer, trainable=trainable, key=key)
-    lying = param_shardings(params, mesh, settings.mesh.rules)
-    shardings = state_shardings(jax.eval_shape(make_state, params), lying)
-    step = make_train_step(
-        objective,
-        optimizer,
-        trainable=trainable,
-        accumulate=settings.train.accumulate,
-        shardings=shardings,
-    )
+    training = build(setup, mesh, batches, params)
+    print(rule_table(training.trainable, params))
 
     measure = Measure(setup)
     before = measure_before(setup, measure)
-    state = jax.device_put(make_state(params), shardings)
+    state = jax.device_put(training.make_state(params), training.shardings)
     checkpoints = Checkpoints(
         setup.workdir / CHECKPOINTS,
         digests={
@@ -121,16 +99,16 @@ def _train(setup: Setup, mesh: Mesh) -> dict[str, float]:
                 loop.look_up(figures, settings.train.metric)
                 log.write(0, {"updates": 0, **figures})
             state = loop.run(
-                step,
+                training.step,
                 state,
                 batches,
                 config=settings.train,
-                total_updates=total,
+                total_updates=training.total,
                 tracker=tracker,
                 evaluate=lambda params: measure.forced(params, "validation"),
                 checkpoints=checkpoints,
                 log=log,
-                place=place,
+                place=training.place,
             )
         best = checkpoints.best_good()
         if best is not None and best != int(state.step):
@@ -177,23 +155,6 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             leaves[f"{prefix}{key}"] = json.loads(json.dumps(value))
     return leaves
-
-
-def total_updates(setup: Setup, batches: Batches) -> int:
-    """Optimiser updates of the run, from `train.steps` or `train.epochs`.
-
-    Raises:
-      UserError: neither or both are given.
-    """
-    config = setup.settings.train
-    if (config.steps is None) == (config.epochs is None):
-        raise UserError(
-            "give exactly one of train.steps and train.epochs; unset the other, for instance "
-            "--config.train.epochs=None"
-        )
-    if config.steps is not None:
-        return config.steps
-    return max(1, math.ceil((config.epochs or 0.0) * batches.num_steps()))
 
 
 def measure_before(setup: Setup, measure: Measure) -> dict[str, float]:

@@ -1,0 +1,102 @@
+"""What a run trains with, made before its first step and without touching its workdir."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from dlm.commands.setup import Setup
+from dlm.core.errors import UserError
+from dlm.data.batch import Batch
+from dlm.data.pipeline import Batches
+from dlm.losses.objective import make_objective
+from dlm.models.decoder import Model, scanned_apart
+from dlm.training.mesh import make_placer, param_shardings, state_shardings
+from dlm.training.optimizer import make_optimizer, resolve_trainable
+from dlm.training.step import State, TrainStep, init_state, make_train_step
+
+
+@dataclass(frozen=True)
+class Training:
+    """The parts of a run's training.
+
+    Attributes:
+      batches: the training batches by step.
+      total: optimiser updates of the whole run.
+      trainable: {path: bool} of the parameters.
+      step: the compiled train step.
+      make_state: parameters -> the state before the first step.
+      shardings: where each leaf of the state lies.
+      place: puts a host's batch onto the devices.
+    """
+
+    batches: Batches
+    total: int
+    trainable: Mapping[str, bool]
+    step: TrainStep
+    make_state: Callable[[Any], State]
+    shardings: State
+    place: Callable[[Batch], Batch]
+
+
+def build(
+    setup: Setup, mesh: Mesh, batches: Batches, params: Any, model: Model | None = None
+) -> Training:
+    """Makes the parts of a run's training.
+
+    Args:
+      setup: of the run.
+      mesh: the devices.
+      batches: see `training_batches`.
+      params: the initial parameters, or their shapes.
+      model: None = that of the setup.
+    """
+    settings = setup.settings
+    total = total_updates(setup, batches)
+    place = make_placer(mesh, batches.rows)
+    trainable = resolve_trainable(settings.train.trainable, params)
+    optimizer = make_optimizer(settings.optimizer, total, params)
+    loss, model = settings.loss, scanned_apart(model or setup.model, trainable)
+    objective = make_objective(
+        setup.loss, model, normaliser=loss.normaliser, chunk=loss.chunk, train=True
+    )
+    key = jax.random.key(settings.seed + 1)
+    make_state = partial(init_state, optimizer=optimizer, trainable=trainable, key=key)
+    lying = param_shardings(params, mesh, settings.mesh.rules)
+    shardings = state_shardings(jax.eval_shape(make_state, params), lying)
+    step = make_train_step(
+        objective,
+        optimizer,
+        trainable=trainable,
+        accumulate=settings.train.accumulate,
+        shardings=shardings,
+    )
+    return Training(batches, total, trainable, step, make_state, shardings, place)
+
+
+def training_batches(setup: Setup) -> Batches:
+    """The shuffled training batches of a run."""
+    return setup.batches(setup.pieces("train", evaluation=False), shuffle=True)
+
+
+def total_updates(setup: Setup, batches: Batches) -> int:
+    """Optimiser updates of the run, from `train.steps` or `train.epochs`.
+
+    Raises:
+      UserError: neither or both are given.
+    """
+    config = setup.settings.train
+    if (config.steps is None) == (config.epochs is None):
+        raise UserError(
+            "give exactly one of train.steps and train.epochs; unset the other, for instance "
+            "--config.train.epochs=None"
+        )
+    if config.steps is not None:
+        return config.steps
+    return max(1, math.ceil((config.epochs or 0.0) * batches.num_steps()))
