@@ -37,6 +37,7 @@ from dlm.training.checkpoints import Checkpoints
 from dlm.training.log import MetricsLog
 from dlm.training.mesh import make_mesh
 from dlm.training.optimizer import rule_table
+from dlm.training.tracker import Tracker
 
 BEFORE = "before.json"
 FREE = {"data.cache_dir", "train.log_every"}  # settings that no result depends on
@@ -87,12 +88,12 @@ def _train(setup: Setup, mesh: Mesh) -> dict[str, float]:
         lower_is_better=loop.lower_is_better(settings.train.metric),
     )
     with checkpoints:
-        tracker = loop.Tracker()
+        tracker = Tracker()
         restored = checkpoints.latest_good()
         if restored is not None:
             print(f"resuming {setup.workdir} at step {restored}")
             state = checkpoints.restore(restored, state)
-            tracker = loop.Tracker.load(checkpoints.extra(restored))
+            tracker = Tracker.load(checkpoints.extra(restored))
         with MetricsLog(setup.workdir, restored=restored) as log:
             if restored is None:  # a metric that is not there is refused before anything is learned
                 figures = measure.forced(state.params, "validation")

@@ -15,9 +15,8 @@ from dlm.evaluation.pages import Page, Table, html_page, markdown_page
 from dlm.evaluation.plots import learning_curve
 
 BEFORE, LIVE = "before/", "rollout/"
-RUN = tuple(
-    f"train/{what}" for what in ("seconds", "tokens_per_second", "supervised_tokens_per_second")
-)
+SPEED = ("seconds", "tokens_per_second", "supervised_tokens_per_second", "data_wait")
+RUN = tuple(f"train/{what}" for what in SPEED)
 # Known metrics, in the order of the tables; others follow by name. All but two are shares.
 METRICS = (
     "loss",

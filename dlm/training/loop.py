@@ -8,12 +8,11 @@ intervals and the end of the run. They differ only where the step refused an upd
 from __future__ import annotations
 
 import difflib
-import math
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import jax
@@ -21,16 +20,11 @@ import jax
 from dlm.core.errors import UserError
 from dlm.core.progress import Progress
 from dlm.training.checkpoints import Checkpoints
+from dlm.training.feed import feed
 from dlm.training.log import MetricsLog
 from dlm.training.step import State, StepMetrics
-from dlm.training.window import (
-    Clock,
-    Window,
-    describe,
-    describe_nonfinite,
-    keep_batch,
-    nonfinite_parts,
-)
+from dlm.training.tracker import Tracker
+from dlm.training.window import Clock, describe, describe_nonfinite, keep_batch, nonfinite_parts
 
 DTYPES = ("float32", "bfloat16")
 NONFINITE = ("raise", "skip")
@@ -90,60 +84,6 @@ class Batches(Protocol):
     def iterate(self, start: int, stop: int | None = None) -> Iterator[Any]:
         """Batches from `start` on."""
         ...
-
-
-@dataclass
-class Tracker:
-    """What survives a stop beside the state; saved as JSON with each checkpoint.
-
-    Attributes:
-      seconds: of training so far, evaluations left out.
-      best: the best value of `train.metric` so far; None before the first evaluation.
-      best_step: its step.
-      bad: evaluations since then.
-      tokens: that the logged steps held.
-      supervised: positions of weight > 0 among them.
-      nonfinite: steps in a row, up to the last one, that were not finite.
-      window: the log line in the making.
-    """
-
-    seconds: float = 0.0
-    best: float | None = None
-    best_step: int | None = None
-    bad: int = 0
-    tokens: int = 0
-    supervised: int = 0
-    nonfinite: int = 0
-    window: Window = field(default_factory=Window)
-
-    @staticmethod
-    def load(saved: Mapping[str, Any]) -> Tracker:
-        """The tracker that a checkpoint holds as `asdict`."""
-        return Tracker(**{**saved, "window": Window(**saved["window"])})
-
-    def close_window(self) -> dict[str, float]:
-        """Ends the log line in the making: its figures; the next one begins."""
-        window, self.window = self.window, Window()
-        self.tokens += window.tokens
-        self.supervised += window.supervised
-        return window.figures()
-
-    def figures(self) -> dict[str, float]:
-        """Duration and speed of the run as far as it is logged, named `train/...`."""
-        seconds = max(self.seconds, 1e-9)
-        return {
-            "train/seconds": self.seconds,
-            "train/tokens_per_second": self.tokens / seconds,
-            "train/supervised_tokens_per_second": self.supervised / seconds,
-        }
-
-    def note(self, value: float, step: int, *, lower: bool) -> None:
-        """Takes in one evaluation of the metric; NaN or an infinity never is the best."""
-        better = self.best is None or (value < self.best if lower else value > self.best)
-        if better and math.isfinite(value):
-            self.best, self.best_step, self.bad = value, step, 0
-        else:
-            self.bad += 1
 
 
 def lower_is_better(metric: str) -> bool:
@@ -228,13 +168,13 @@ def run(
     clock = Clock()
 
     with Progress(total_updates, "training") as progress, stop_signals() as asked_to_stop:
-        for batch in batches.iterate(steps):
+        for batch, placed in feed(batches.iterate(steps), place, clock):
             patient = config.patience is None or tracker.bad < config.patience
             if updates >= total_updates or not patient:
                 break
 
             # Dispatch this step, then read the one before it.
-            state, metrics = step(state, place(batch))
+            state, metrics = step(state, placed)
             steps += 1
             updates += 1  # in hope: a step that made no update is taken back when it is read
             pending.append((metrics, batch, steps))
@@ -251,9 +191,7 @@ def run(
                         f"{MAX_EMPTY} steps in a row had nothing to learn; look at policy, weights "
                         "and loss.args"
                     )
-                seconds = clock.lap()
-                window.seconds += seconds
-                tracker.seconds += seconds
+                tracker.add_time(*clock.lap())
                 full = window.updates >= config.log_every
                 if full or (updates >= evaluate_at and not pending):
                     logged = tracker.close_window()
@@ -315,7 +253,7 @@ def interval_end(updates: int, every: int | None, total: int) -> int:
 
 def shown(figures: Mapping[str, float]) -> dict[str, float]:
     """The figures beside the progress bar."""
-    names = ("loss", "tokens_per_second")
+    names = ("loss", "tokens_per_second", "data_wait")
     return {name: figures[f"train/{name}"] for name in names if f"train/{name}" in figures}
 
 

@@ -151,6 +151,8 @@ def make_placer(mesh: Mesh, rows: int) -> Callable[[Batch], Batch]:
     sharding = NamedSharding(mesh, PartitionSpec(ROWS))
 
     def put(array: np.ndarray) -> jax.Array:
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+        parts = sharding.addressable_devices_indices_map(array.shape).items()
+        placed = [jax.device_put(array[index], device) for device, index in parts]
+        return jax.make_array_from_single_device_arrays(array.shape, sharding, placed)
 
     return lambda batch: jax.tree.map(put, batch)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class Window:
       empty: steps without a supervised token; they made no update.
       nonfinite: steps whose loss or gradient was not finite; nor did they.
       seconds: of training, evaluations and stops left out.
+      waited: seconds among them in which the next batch was waited for.
     """
 
     steps: int = 0
@@ -40,6 +42,7 @@ class Window:
     empty: int = 0
     nonfinite: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
 
     def add(self, metrics: StepMetrics) -> bool:
         """Takes in one step, its metrics on the host; says whether it made an update."""
@@ -76,6 +79,7 @@ class Window:
             **({"train/nonfinite_steps": float(self.nonfinite)} if self.nonfinite else {}),
             "train/tokens_per_second": self.tokens / seconds,
             "train/supervised_tokens_per_second": self.supervised / seconds,
+            "train/data_wait": self.waited / seconds,
         }
 
 
@@ -113,16 +117,25 @@ class Clock:
 
     def __init__(self) -> None:
         self._last = time.monotonic()
+        self._waited = 0.0
 
-    def lap(self) -> float:
-        """Seconds since the last lap or skip."""
+    def lap(self) -> tuple[float, float]:
+        """Seconds since the last lap or skip, and those among them that were `waiting`."""
         now = time.monotonic()
-        seconds, self._last = now - self._last, now
-        return seconds
+        lap = now - self._last, self._waited
+        self._last, self._waited = now, 0.0
+        return lap
 
     def skip(self) -> None:
         """Leaves out the time since the last lap."""
-        self._last = time.monotonic()
+        self.lap()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time of its block as waiting for data."""
+        begun = time.monotonic()
+        yield
+        self._waited += time.monotonic() - begun
 
 
 def describe(updates: int, figures: Mapping[str, float], first: Iterable[str]) -> str:

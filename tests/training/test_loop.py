@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import math
 import signal
+import threading
+import traceback
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from jax._src.array import ArrayImpl  # where every read of a device's value passes
 
 from dlm.core.errors import UserError
 from dlm.core.paths import flatten
 from dlm.training import window
-from dlm.training.loop import Interrupted, Tracker, TrainConfig, interval_end, lower_is_better
+from dlm.training.feed import AHEAD
+from dlm.training.log import METRICS_FILE, read_metrics
+from dlm.training.loop import Interrupted, TrainConfig, interval_end, lower_is_better
+from dlm.training.step import make_train_step
+from dlm.training.tracker import Tracker
 from dlm.training.window import Window
 from tests.training.tiny_runs import (
     POISON,
@@ -26,8 +33,11 @@ from tests.training.tiny_runs import (
     fresh_state,
     lines,
     make_step,
+    objective,
+    optimizer,
     saved_steps,
     train,
+    trainable,
 )
 
 CONFIG = TrainConfig(log_every=3, eval_every=5)
@@ -100,6 +110,43 @@ def test_metrics_are_read_one_step_late(tmp_path, monkeypatch):
     train(tmp_path, Numbered(), replace(CONFIG, eval_every=3), total=4, step=dispatch)
     expected = "dispatch 1, dispatch 2, read 1, dispatch 3, read 2, read 3, dispatch 4, read 4"
     assert ", ".join(order) == expected
+
+
+def test_nothing_but_metrics_leaves_or_enters_unasked(tmp_path, monkeypatch):
+    """No host sync: what is read of the devices is the metrics, by `device_get`, one step late.
+
+    What moves to them moves by `device_put`: the transfer guard refuses all else. One compilation
+    serves the whole run and the one that goes on from it.
+    """
+    reads, allowed, get, value = [], [], jax.device_get, ArrayImpl._value
+
+    def device_get(tree):
+        allowed.append(True)
+        try:
+            return get(tree)
+        finally:
+            allowed.pop()
+
+    def read(array):
+        if not allowed and threading.current_thread() is threading.main_thread():
+            reads.append("".join(traceback.format_stack(limit=4)))
+        return value.fget(array)
+
+    step = make_train_step(objective, optimizer(), trainable=trainable())
+
+    def guarded(state, batch):
+        monkeypatch.setattr(ArrayImpl, "_value", property(read))
+        return step(state, batch)
+
+    monkeypatch.setattr(jax, "device_get", device_get)
+    config = replace(CONFIG, eval_every=None)
+    with pytest.raises(Interrupted):
+        train(tmp_path, Numbered(stop_at=5), config, total=9, step=guarded, guard="disallow")
+    monkeypatch.setattr(ArrayImpl, "_value", value)
+    evaluate = Scripted(1.0)
+    train(tmp_path, Numbered(), config, total=9, step=guarded, guard="disallow", evaluate=evaluate)
+    assert not reads, reads[0]
+    assert step._cache_size() == 1
 
 
 @pytest.mark.parametrize(
@@ -246,8 +293,8 @@ def uninterrupted(tmp_path_factory):
 
 def timeless(tracker: Tracker) -> dict:
     saved = asdict(tracker)
-    saved.pop("seconds")
-    saved["window"].pop("seconds")
+    for counters in (saved, saved["window"]):
+        del counters["seconds"], counters["waited"]
     return saved
 
 
@@ -297,7 +344,7 @@ def test_a_signal_saves_and_the_run_resumes_to_the_bit(tmp_path, uninterrupted, 
         batches = Numbered(empty=EMPTY, stop_at=stop, number=number)
         with pytest.raises(Interrupted):
             train(tmp_path, batches, CONFIG, total=16)
-        assert batches.fetched == list(range(first, stop + 1))
+        assert batches.fetched == list(range(first, stop + AHEAD + 1))
         first = stop + 1
         assert first in saved_steps(tmp_path)
     state, tracker, batches = finish(tmp_path)
@@ -318,7 +365,7 @@ def test_a_killed_run_goes_on_from_its_last_interval(tmp_path, uninterrupted, at
 def test_a_finished_run_is_left_as_it_is(tmp_path, uninterrupted):
     finish(tmp_path)
     state, tracker, batches = finish(tmp_path)
-    assert len(batches.fetched) <= 1
+    assert len(batches.fetched) <= AHEAD + 1
     assert (bits(state), timeless(tracker), lines(tmp_path)) == uninterrupted
 
 
@@ -373,9 +420,19 @@ def test_accumulation_changes_no_count_and_no_figure(tmp_path):
 
 
 def test_seconds_are_those_of_training(tmp_path, monkeypatch):
-    """A step takes 1 s here, an evaluation 100 s: the run's seconds are its steps."""
+    """A step takes 1 s here, a batch 3 s, an evaluation 100 s: evaluations do not count.
+
+    Two batches more are made than are used, for none knows that the run is over.
+    """
     now = [0.0]
     monkeypatch.setattr(window, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    batches, make = Numbered(), Numbered.batch
+
+    def batch(self, step):
+        now[0] += 3
+        return make(self, step)
+
+    monkeypatch.setattr(Numbered, "batch", batch)
 
     def step(state, batch):
         now[0] += 1
@@ -385,8 +442,12 @@ def test_seconds_are_those_of_training(tmp_path, monkeypatch):
         now[0] += 100
         return {"validation/loss": 1.0}
 
-    _, tracker = train(tmp_path, Numbered(), CONFIG, total=12, evaluate=evaluate, step=step)
-    assert tracker.seconds == 12
+    _, tracker = train(tmp_path, batches, CONFIG, total=12, evaluate=evaluate, step=step)
+    assert (tracker.seconds, tracker.waited) == (12 + 3 * (12 + AHEAD), 3 * (12 + AHEAD))
+    assert tracker.figures()["train/data_wait"] == 42 / 54
+    shares = [row.get("train/data_wait") for row in read_metrics(tmp_path / METRICS_FILE)]
+    # The first line holds the batches made ahead, and ends one step late.
+    assert shares == [18 / 22, 3 / 4, None, 3 / 4, 3 / 4, None, 3 / 4, None]
 
 
 def test_a_tracker_survives_its_checkpoint():
@@ -402,7 +463,7 @@ def test_the_first_state_is_the_same_each_time():
 
 
 def test_the_tracker_adds_up_tokens_over_log_lines():
-    tracker = Tracker(seconds=2.0)
+    tracker = Tracker(seconds=2.0, waited=0.5)
     for tokens, supervised in ((30, 10), (50, 30)):
         tracker.window.tokens, tracker.window.supervised = tokens, supervised
         tracker.close_window()
@@ -411,6 +472,7 @@ def test_the_tracker_adds_up_tokens_over_log_lines():
         "train/seconds": 2.0,
         "train/tokens_per_second": 40.0,
         "train/supervised_tokens_per_second": 20.0,
+        "train/data_wait": 0.25,
     }
 
 

@@ -55,7 +55,7 @@ def test_a_line_by_hand():
     line = Window()
     assert line.add(measure(5, 2, loss=(6.0, 2.0), z=(1.0, 4.0), y=(0.0, 0.0)))
     assert line.add(measure(8, 6, loss=(2.0, 6.0), norm=3, rate=0.25))
-    line.seconds = 0.5
+    line.seconds, line.waited = 0.5, 0.125
     assert line.figures() == {
         "train/loss": 1.0,  # not 5/3, the mean of means
         "train/z": 0.25,
@@ -63,6 +63,7 @@ def test_a_line_by_hand():
         "train/learning_rate": 0.25,
         "train/tokens_per_second": 26.0,
         "train/supervised_tokens_per_second": 16.0,
+        "train/data_wait": 0.25,
     }
     assert all(type(value) is float for value in line.figures().values())
 
@@ -117,16 +118,18 @@ def test_a_window_goes_on_after_it_was_saved():
     assert cut.figures() == whole.figures()
 
 
-def test_a_clock_leaves_out_what_is_skipped(monkeypatch):
+def test_a_clock_counts_what_is_waited_and_leaves_out_what_is_skipped(monkeypatch):
     now = [10.0]
     monkeypatch.setattr(window, "time", SimpleNamespace(monotonic=lambda: now[0]))
     clock = Clock()
     now[0] += 2
-    assert clock.lap() == 2
+    with clock.waiting():
+        now[0] += 5
+    assert clock.lap() == (7, 5)
     now[0] += 50
     clock.skip()
     now[0] += 3
-    assert (clock.lap(), clock.lap()) == (3, 0)
+    assert (clock.lap(), clock.lap()) == ((3, 0), (0, 0))
 
 
 def test_an_evaluation_in_one_line():

@@ -21,15 +21,17 @@ from dlm.data.batch import Batch
 from dlm.losses.api import Context
 from dlm.losses.objective import Terms
 from dlm.training.checkpoints import Checkpoints
+from dlm.training.feed import AHEAD
 from dlm.training.log import METRICS_FILE, MetricsLog, read_metrics
-from dlm.training.loop import Tracker, TrainConfig, lower_is_better, run
+from dlm.training.loop import TrainConfig, lower_is_better, run
 from dlm.training.optimizer import OptimizerConfig, make_optimizer, resolve_trainable
 from dlm.training.step import State, TrainStep, init_state, make_train_step
+from dlm.training.tracker import Tracker
 
 VOCABULARY, ROWS, LENGTH = 17, 4, 12
 COUNTS = (2, 7, 0, 3)  # supervised targets of each row, in any order; half of it in odd steps
 POISON = VOCABULARY - 1  # as first token of a batch, it makes one leaf's gradient NaN
-TIMINGS = ("train/tokens_per_second", "train/supervised_tokens_per_second")
+TIMINGS = ("train/tokens_per_second", "train/supervised_tokens_per_second", "train/data_wait")
 OPTIMIZER = OptimizerConfig(learning_rate=0.05, warmup=2)
 Evaluate = Callable[[Any], Mapping[str, float]]
 
@@ -50,7 +52,7 @@ def objective(params: Any, batch: Batch, context: Context) -> Terms:
 @cache
 def make_step(accumulate: int) -> TrainStep:
     """The compiled step of all tiny runs."""
-    return make_train_step(objective, _optimizer(), trainable=_trainable(), accumulate=accumulate)
+    return make_train_step(objective, optimizer(), trainable=trainable(), accumulate=accumulate)
 
 
 @cache
@@ -60,19 +62,19 @@ def _params() -> dict[str, jax.Array]:
 
 
 @cache
-def _trainable() -> dict[str, bool]:
+def trainable() -> dict[str, bool]:
     return resolve_trainable(((r".*", True),), _params())
 
 
 @cache
-def _optimizer() -> optax.GradientTransformation:
+def optimizer() -> optax.GradientTransformation:
     return make_optimizer(OPTIMIZER, 60, _params())
 
 
 def fresh_state() -> State:
     """The state before the first step, the same each time; a copy, as the step donates it."""
     params = jax.tree.map(jnp.array, _params())
-    state = init_state(params, _optimizer(), _trainable(), jax.random.key(1))
+    state = init_state(params, optimizer(), trainable(), jax.random.key(1))
     return jax.device_put(state, jax.devices()[0])  # as a restored one is: one compilation for both
 
 
@@ -86,8 +88,8 @@ class Numbered:
     Args:
       empty: steps without a supervised token.
       poisoned: steps whose gradient is not finite.
-      stop_at: a signal comes while the batch of this step is made.
-      kill_at: the run ends while the batch of this step is made.
+      stop_at: a signal comes just before this step.
+      kill_at: the run ends just before this step.
       cycle: steps after which the batches come again.
     """
 
@@ -130,9 +132,10 @@ class Numbered:
         assert stop is None
         for step in itertools.count(start):
             self.fetched.append(step)
-            if step == self.stop_at:
+            now = step - AHEAD  # the step that is done next
+            if now == self.stop_at:
                 os.kill(os.getpid(), self.number)
-            if step == self.kill_at:
+            if now == self.kill_at:
                 raise Killed
             yield self.batch(step)
 
@@ -160,8 +163,12 @@ def train(
     total: int,
     evaluate: Evaluate = fixed_point,
     step: TrainStep | None = None,
+    guard: str = "allow",
 ) -> tuple[State, Tracker]:
-    """Starts the run of a workdir, or goes on with it; everything is made anew but the step."""
+    """Starts the run of a workdir, or goes on with it; everything is made anew but the step.
+
+    `guard` is JAX's transfer guard around the loop.
+    """
     better = lower_is_better(config.metric)
     with Checkpoints(workdir / "checkpoints", lower_is_better=better) as checkpoints:
         state, tracker = fresh_state(), Tracker()
@@ -169,7 +176,7 @@ def train(
         if restored is not None:
             state = checkpoints.restore(restored, state)
             tracker = Tracker.load(checkpoints.extra(restored))
-        with MetricsLog(workdir, restored=restored) as log:
+        with MetricsLog(workdir, restored=restored) as log, jax.transfer_guard(guard):
             state = run(
                 step or make_step(1),
                 state,
