@@ -77,13 +77,14 @@ class LossConfig:
         `package.module:function`.
       args: the loss's hyper-parameters; a `Token` is given as its text.
       normaliser: what the mean is taken over: token, turn, dialogue, sequence or risk.
-      chunk: supervised positions whose logits exist at once; speed and memory, never the result.
+      chunk: supervised positions whose logits exist at once, 0 = what the device does best: speed
+        and memory, never the result.
     """
 
     name: str = "cross_entropy"
     args: dict[str, Any] = field(default_factory=dict)
     normaliser: str = "token"
-    chunk: int = 256
+    chunk: int = 0
 
 
 def find(name: str) -> Callable[..., Any]:

@@ -38,7 +38,7 @@ def make_objective(
     model: Model,
     *,
     normaliser: str = "token",
-    chunk: int = 256,
+    chunk: int = 0,
     train: bool,
 ) -> Objective:
     """Makes the objective of a bound loss: `(params, batch, context) -> {term: Mean}`.
@@ -60,12 +60,12 @@ def make_objective(
       train: dropout on, drawn from `context.key`.
 
     Raises:
-      UserError: an unknown normaliser, a chunk below 1, or a loss that needs pairs of endings.
+      UserError: an unknown normaliser, a negative chunk, or a loss that needs pairs of endings.
     """
     if normaliser not in NORMALISERS:
         raise UserError(f"loss.normaliser={normaliser!r}: choose one of {', '.join(NORMALISERS)}")
-    if chunk < 1:
-        raise UserError(f"loss.chunk={chunk}: at least one position")
+    if chunk < 0:
+        raise UserError(f"loss.chunk={chunk}: at least one position, or 0 for the device's own")
     kind = level(loss_fn)
     if kind == "objective":
         offered = dict(zip(SUPPLIED, (model, normaliser, chunk, train), strict=True))

@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec
 
 from dlm.models.block_attention import block_attention
 from dlm.models.devices import current_mesh, on_parts, row_axes
+from dlm.models.flash_attention import flash_attention
 
 
 def attention(
@@ -48,7 +49,9 @@ def attention(
         "xla": by einsum.
         "blocks": head by head in blocks, for CPUs, see `block_attention`; queries and keys must be
           the same tokens, positions rising along a row within a segment, as in `Batch`.
-        "auto": "blocks" on a CPU where queries and keys are as many, else "xla".
+        "flash": by a fused kernel, for GPUs in 16 bits, see `flash_attention`; likewise.
+        "auto": where queries and keys are as many, "blocks" on a CPU and "flash" on a GPU in 16
+          bits; else "xla".
 
     Returns:
       [B, T, N, H], dtype of the query; scores and softmax in at least float32. On a mesh each
@@ -72,9 +75,11 @@ def _attend(
     query_segments, key_segments, query_positions, key_positions = tokens
     if implementation == "auto":
         same = query.shape[1] == key.shape[1] > 1
-        implementation = "blocks" if same and jax.default_backend() == "cpu" else "xla"
+        implementation = _fastest(query.dtype) if same else "xla"
     if implementation == "blocks":
         return block_attention(query, key, value, query_segments, query_positions)
+    if implementation == "flash":
+        return flash_attention(query, key, value, query_segments)
     allowed = (
         (query_segments[:, :, None] == key_segments[:, None, :])
         & (query_segments[:, :, None] > 0)
@@ -83,6 +88,14 @@ def _attend(
     if implementation == "reference":
         return reference_attention(query, key, value, allowed)
     return einsum_attention(query, key, value, allowed)
+
+
+def _fastest(dtype: jnp.dtype) -> str:
+    """For tokens among themselves, on the device at hand."""
+    backend = jax.default_backend()
+    if backend == "gpu" and dtype.itemsize == 2:
+        return "flash"
+    return "blocks" if backend == "cpu" else "xla"
 
 
 def reference_attention(query: Array, key: Array, value: Array, allowed: Array) -> Array:

@@ -88,7 +88,7 @@ class ModelConfig:
     norm_epsilon: float = 1e-5
     dropout: float = 0.0
     init_stddev: float = 0.02
-    attention: Literal["auto", "reference", "blocks", "xla"] = "auto"
+    attention: Literal["auto", "reference", "blocks", "flash", "xla"] = "auto"
     scan_layers: bool = False
 
     def __post_init__(self) -> None:

@@ -90,12 +90,25 @@ def test_supervised_tokens_come_in_runs(bench, share, learned):
     np.testing.assert_array_equal(starts, expected)
 
 
+def test_rows_are_packed_with_dialogues_of_about_the_length_asked(bench):
+    sizes = bench.Sizes(rows=3, length=600, vocab=11, dialogue=100)
+    batch = bench.fixed_batch(sizes, 1.0)
+    starts = batch.positions == 0
+    spans = np.diff(np.flatnonzero(starts[0]))
+    assert len(spans) > 3
+    assert ((spans >= 50) & (spans < 150)).all()
+    assert (np.diff(batch.segment_ids, axis=1) == starts[:, 1:]).all()
+    assert batch.loss_weights.sum() == starts.size - starts.sum()  # each but a dialogue's last
+
+
 def test_useful_operations(bench):
     """Counted product by product: (rows, inner, columns) of each forward, three times as many."""
-    rows, length, layers, width, vocab, learned = 2, 16, 3, 64, 101, 5
-    tokens = rows * length
-    matrices = [(tokens, width, n * width) for n in (3, 1, 4, 4)] * layers
-    attention = [(rows * length // 2, width, length)] * 2 * layers
-    products = [*matrices, *attention, (learned, width, vocab)]
-    sizes = bench.Sizes(rows, length, layers, width, vocab)
-    assert bench.useful_flop(sizes, learned) == 3 * sum(2 * math.prod(p) for p in products)
+    sizes = bench.Sizes(rows=2, length=16, layers=3, width=64, vocab=101)
+    batch = bench.fixed_batch(sizes, 0.25)._replace(
+        positions=np.tile(np.r_[np.arange(6), np.arange(10)], (2, 1))
+    )
+    learned = int(batch.loss_weights.sum())
+    matrices = [(2 * 16, 64, n * 64) for n in (3, 1, 4, 4)] * 3
+    pairs = 2 * (6 * 7 // 2 + 10 * 11 // 2)
+    products = [*matrices, *[(pairs, 64, 1)] * 2 * 3, (learned, 64, 101)]
+    assert bench.useful_flop(sizes, batch) == 3 * sum(2 * math.prod(p) for p in products)

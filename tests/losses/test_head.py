@@ -162,6 +162,27 @@ def test_a_kernel_in_parts_is_one_kernel(loss):
             assert_close((value, (joined, hidden)), gradients(case.kernel, case.hidden))
 
 
+def test_rows_filled_up_to_whole_tiles_change_nothing(monkeypatch):
+    """As on an accelerator: parts of 7 and 4 rows, multiplied as 8 each."""
+    with jax.enable_x64(True):
+        case = make_case([True, False, True, True])
+        parts = in_parts(case.kernel, 7)
+
+        def total(kernel, hidden):
+            return head.linear_total(focal, kernel, hidden, *case[2:], chunk=2)
+
+        def run():
+            gradients = jax.value_and_grad(total, (0, 1), has_aux=True)
+            return gradients(parts, case.hidden), str(jax.make_jaxpr(gradients)(parts, case.hidden))
+
+        expected, plain = run()
+        monkeypatch.setattr(head, "_tile", lambda: 8)
+        filled, tiled = run()
+        assert_close(filled, expected)
+        assert "f64[8,3]" in tiled
+        assert "f64[8,3]" not in plain
+
+
 def certainty(logits, targets, aux):
     """Sums over the vocabulary on its own, as an entropy does."""
     log_p = jax.nn.log_softmax(logits)

@@ -220,7 +220,7 @@ def test_an_objective_is_given_what_it_names():
     ("options", "message"),
     [
         ({"normaliser": "tokens"}, "loss.normaliser='tokens': choose one of token, turn"),
-        ({"chunk": 0}, "loss.chunk=0"),
+        ({"chunk": -1}, "loss.chunk=-1"),
         ({"loss": lambda log_probs, aux: log_probs}, "scores whole endings"),
     ],
 )

@@ -24,7 +24,7 @@ GPT2 = replace(
     tied=True,
 )
 FAMILIES = {"llama": LLAMA, "gpt2": GPT2}
-IMPLEMENTATIONS = ("reference", "xla", "blocks")
+IMPLEMENTATIONS = ("reference", "xla", "blocks", "flash")
 
 
 def pack(lengths: list[list[int]], length: int) -> tuple[np.ndarray, np.ndarray]:

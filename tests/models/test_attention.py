@@ -74,7 +74,7 @@ def test_reference_is_the_equation():
     np.testing.assert_allclose(attend("reference", *qkv, segments, positions), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("implementation", ["xla", "blocks"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS[1:])
 @pytest.mark.parametrize(
     ("length", "pieces"),
     [
