@@ -22,6 +22,10 @@ from dlm.core.errors import UserError
 
 COMMANDS = Path(__file__).parent / "dlm" / "commands"
 DEFAULT_VERB = "quickstart"
+ENVIRONMENT = {  # where the user has not set it: quiet libraries, compiled programs kept
+    **{"TF_CPP_MIN_LOG_LEVEL": "2", "TRANSFORMERS_VERBOSITY": "error"},
+    "JAX_COMPILATION_CACHE_DIR": os.path.expanduser("~/.cache/dlm/compiled"),
+}
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 
@@ -90,7 +94,5 @@ def guarded(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Libraries under us report on other people's accelerators and optional parts; keep them quiet.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.update(ENVIRONMENT | os.environ)
     sys.exit(guarded(sys.argv[1:]))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,17 @@ from dlm.core.errors import UserError
 
 ROOT = Path(run.__file__).parent
 
+AS_PROGRAM = """
+import os, runpy, sys
+name, home, mine = "JAX_COMPILATION_CACHE_DIR", *sys.argv[1:]
+os.environ.pop(name, None)
+os.environ.update({"HOME": home, **({name: mine} if mine else {})})
+sys.argv = ["run.py", "--help"]
+try:
+    runpy.run_path("run.py", run_name="__main__")
+finally:
+    print(os.environ[name])
+"""
 ECHO = '''"""Says what it was given.
 
     python run.py echo WORDS
@@ -112,6 +124,14 @@ def test_our_own_mistakes_keep_their_traceback(commands, capsys):
 def test_main_lets_mistakes_through(commands):
     with pytest.raises(UserError, match="unknown verb"):
         run.main(["nothing"])
+
+
+def test_compiled_programs_are_kept_for_the_next_run(tmp_path):
+    """In the user's cache folder, where the user names no other; JAX reads the variable."""
+    for mine, folder in ("", f"{tmp_path}/.cache/dlm/compiled"), ("mine", "mine"):
+        command = [sys.executable, "-c", AS_PROGRAM, str(tmp_path), mine]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1] == folder
 
 
 def test_help_and_mistakes_load_no_heavy_library():
