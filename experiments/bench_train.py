@@ -11,8 +11,7 @@ which transformers makes the mask); --compile compiles torch's model. Each side 
 imports of its own; they take turns step by step, and a step's time is the median. With --json, one
 JSON object a row.
 
-    GFLOP/s     useful ones: products that a step cannot do without, 6 times the layers' matrices a
-                token, 12 D a pair of tokens of a dialogue, 6 D V a supervised token
+    GFLOP/s     useful ones: products that a step cannot do without, see dlm/training/flop.py
     MFU         useful ones as a share of the chip's dense bfloat16 peak, where it is known
     ceiling     GFLOP/s of the side's own product of two large matrices, the best of four
     memory      peak memory: of the process, less what it held before the model was made; on a GPU
@@ -38,6 +37,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dlm.data.batch import Batch, check, empty_batch
+from dlm.models.config import ModelConfig
+from dlm.training.flop import step_flop
 from experiments.sides import (
     forget_peak,
     installed,
@@ -115,15 +116,16 @@ def fixed_batch(sizes: Sizes, supervised: float) -> Batch:
 
 
 def useful_flop(sizes: Sizes, batch: Batch) -> int:
-    """Operations of the products that a step on this batch cannot do without.
-
-    An element of a matrix costs a token 2 of them forward and 4 backward, and a layer's matrices
-    have 12 D^2. In attention a pair of a query and a key or value costs as much for D elements.
-    """
-    width, supervised = sizes.width, int(np.sum(batch.loss_weights > 0))
-    pairs = int(np.sum(batch.positions + 1.0))
-    body = sizes.layers * (12 * width**2 * batch.tokens.size + 2 * width * pairs)
-    return 6 * (body + supervised * width * sizes.vocab)
+    """Operations that a step on the batch cannot do without; the same for either side."""
+    config = ModelConfig(
+        vocab_size=sizes.vocab,
+        num_layers=sizes.layers,
+        width=sizes.width,
+        num_heads=sizes.width // HEAD_WIDTH,
+        mlp="gelu",
+        max_length=sizes.length,
+    )
+    return step_flop(config, batch)
 
 
 def our_side(sizes: Sizes, batch: Batch) -> Side:
