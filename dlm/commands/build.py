@@ -100,3 +100,9 @@ def total_updates(setup: Setup, batches: Batches) -> int:
     if config.steps is not None:
         return config.steps
     return max(1, math.ceil((config.epochs or 0.0) * batches.num_steps()))
+
+
+class Unclaimed(Setup):
+    """The parts of a run that has no workdir yet: nothing there is read or written."""
+
+    _claimed = False

@@ -1,0 +1,161 @@
+"""What a train step takes, known before it runs: memory by part, and whether a TPU has as much."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import jax
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dlm.core.errors import UserError
+from dlm.core.paths import flatten, split
+from dlm.data.batch import Batch
+from dlm.models.devices import ROWS
+from dlm.training.step import State, TrainStep
+
+
+class Memory(NamedTuple):
+    """What one device holds in a step, in bytes.
+
+    Attributes:
+      parameters: frozen ones included.
+      moments: the optimiser's state.
+      gradients: of the trained parameters; the compiler counts them among the temporaries.
+      temporaries: everything made and dropped within the step, as compiled.
+      other: the batch, metrics, the program, and what the device pads.
+      total: parameters + moments + temporaries + other.
+    """
+
+    parameters: int
+    moments: int
+    gradients: int
+    temporaries: int
+    other: int
+    total: int
+
+
+def shaped(tree: Any, shardings: Any) -> Any:
+    """The tree (arrays or shapes) as shapes that lie as the shardings say."""
+
+    def one(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(one, tree, shardings)
+
+
+def compile_step(step: TrainStep, state: State, batch: Batch, mesh: Mesh) -> Any:
+    """Compiles a train step for the mesh's devices, which need not be there.
+
+    Args:
+      step: of `make_train_step`.
+      state: shapes with their shardings.
+      batch: numpy arrays.
+      mesh: the devices.
+
+    Raises:
+      UserError: the compiler finds no room for it on a device.
+    """
+    rows = NamedSharding(mesh, PartitionSpec(ROWS))
+    dealt = shaped(batch, jax.tree.map(lambda _: rows, batch))
+    device = mesh.devices.flat[0]
+    try:
+        with jax.set_mesh(mesh), _no_cache(device.platform != jax.default_backend()):
+            return cast(Any, step).lower(state, dealt).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"does not fit into the memory of a {device.device_kind}: {_reason(str(error))}; "
+            "lower data.rows, raise train.accumulate or mesh.fsdp"
+        ) from None
+
+
+@contextmanager
+def _no_cache(wanted: bool) -> Iterator[None]:
+    """Without the compilation cache: what no device here can run cannot be read back from it."""
+    if not wanted:
+        yield
+        return
+    name = "jax_enable_compilation_cache"
+    before = getattr(jax.config, name)
+    try:
+        jax.config.update(name, False)
+        reset_cache()  # it asks for the setting once
+        yield
+    finally:
+        jax.config.update(name, before)
+        reset_cache()
+
+
+def _reason(message: str) -> str:
+    """The sentence of a compiler's complaint that holds the sizes."""
+    lines = message.replace("RESOURCE_EXHAUSTED:", "").strip().splitlines()
+    sized = [line for line in lines if re.search(r"\d+(\.\d+)?[KMG]", line)]
+    return (sized or lines)[0].strip().rstrip(".")
+
+
+def memory(compiled: Any, state: State, trainable: Mapping[str, bool]) -> Memory:
+    """Memory by part of a compiled step.
+
+    Args:
+      compiled: see `compile_step`.
+      state: shapes with their shardings.
+      trainable: {path: bool} of the parameters.
+    """
+    known = compiled.memory_analysis()
+    kept = known.argument_size_in_bytes + known.output_size_in_bytes - known.alias_size_in_bytes
+    total = kept + known.temp_size_in_bytes + known.generated_code_size_in_bytes
+    parameters, moments = on_device(state.params), on_device(state.opt_state)
+    temporaries = known.temp_size_in_bytes
+    other = total - parameters - moments - temporaries
+    gradients = on_device(split(state.params, trainable)[0])
+    return Memory(parameters, moments, gradients, temporaries, other, total)
+
+
+def on_device(tree: Any) -> int:
+    """Bytes of the tree's leaves, shapes with their shardings, on one device of them."""
+    size = 0
+    for leaf in jax.tree.leaves(tree):
+        part = jax.ShapeDtypeStruct(leaf.sharding.shard_shape(leaf.shape), leaf.dtype)
+        size += part.size * part.dtype.itemsize
+    return size
+
+
+def parameter_counts(params: Any, trainable: Mapping[str, bool]) -> tuple[int, int]:
+    """How many parameters there are, and how many of them are trained; a mask holds none."""
+    sizes = {
+        path: leaf.size
+        for path, leaf in flatten(params).items()
+        if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
+    }
+    return sum(sizes.values()), sum(size for path, size in sizes.items() if trainable[path])
+
+
+def topology_devices(name: str) -> list[Any]:
+    """The chips of a TPU that is not here, for the compiler alone; `name` such as "v5e:2x2".
+
+    Raises:
+      UserError: libtpu is not installed, or there is no such TPU.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            "--topology needs the TPU compiler, libtpu (0.7 GB installed): "
+            f'pip install "jax[tpu]=={jax.__version__}"'
+        )
+    from jax.experimental import topologies
+
+    # A compiler alone need not ask the cloud what machine this is, nor have the chips to itself.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--topology={name}: {reason}") from None
+    return list(found.devices)

@@ -1,0 +1,57 @@
+"""Memory by part."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+
+from dlm.core.errors import UserError
+from dlm.models.devices import AXES
+from dlm.training.plan import memory, on_device, shaped, topology_devices
+from dlm.training.step import State
+
+
+def lying(mesh: AbstractMesh, *axes: str | None) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(*axes))
+
+
+def test_a_device_holds_its_part_of_what_is_cut():
+    """Of 8 devices each has a quarter of a leaf cut over fsdp and tensor, and all of the rest."""
+    mesh = AbstractMesh((2, 2, 2), AXES, axis_types=(AxisType.Auto,) * 3)
+    tree = {"a": jnp.zeros((4, 6)), "b": jnp.zeros(5), "c": jnp.zeros((), jnp.int32)}
+    where = {"a": lying(mesh, "fsdp", "tensor"), "b": lying(mesh), "c": lying(mesh)}
+    assert on_device(shaped(tree, where)) == 4 * (2 * 3 + 5 + 1)
+
+
+def test_the_parts_add_up_to_what_is_compiled():
+    """A step of one trained and one frozen leaf, with a momentum of the trained one."""
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    params = {"a": {"w": jnp.zeros((64, 64))}, "b": {"w": jnp.zeros((32, 32))}}
+    scalar = jnp.zeros((), jnp.int32)
+    state = State(scalar, scalar, params, {"a": {"w": jnp.zeros((64, 64))}}, scalar)
+    shapes = shaped(state, jax.tree.map(lambda _: place, state))
+
+    def step(state: State, batch: jax.Array) -> State:
+        grads = jnp.sin(batch.T @ batch)
+        momentum = state.opt_state["a"]["w"] + grads @ grads
+        params = {**state.params, "a": {"w": state.params["a"]["w"] - momentum}}
+        return state._replace(params=params, opt_state={"a": {"w": momentum}})
+
+    batch = jax.ShapeDtypeStruct((128, 64), jnp.float32)
+    compiled = jax.jit(step, donate_argnums=0).lower(shapes, batch).compile()
+    found = memory(compiled, shapes, {"a/w": True, "b/w": False})
+    assert found.parameters == 4 * (64 * 64 + 32 * 32)
+    assert found.moments == found.gradients == 4 * 64 * 64
+    assert found.temporaries == compiled.memory_analysis().temp_size_in_bytes > 0
+    assert found.other >= 4 * 128 * 64
+    parts = found.parameters + found.moments + found.temporaries + found.other
+    assert found.total == parts < parts + found.gradients
+    assert found.other < 5 * 128 * 64  # the donated state is not counted twice
+
+
+def test_an_unknown_compiler_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="libtpu"):
+        topology_devices("v5e:2x2")
