@@ -16,7 +16,7 @@ from dlm.core.errors import UserError
 from dlm.data.batch import Batch
 from dlm.data.pipeline import Batches
 from dlm.losses.objective import make_objective
-from dlm.models.decoder import Model, scanned_apart
+from dlm.models.decoder import scanned_apart
 from dlm.training.mesh import make_placer, param_shardings, state_shardings
 from dlm.training.optimizer import make_optimizer, resolve_trainable
 from dlm.training.step import State, TrainStep, init_state, make_train_step
@@ -45,9 +45,7 @@ class Training:
     place: Callable[[Batch], Batch]
 
 
-def build(
-    setup: Setup, mesh: Mesh, batches: Batches, params: Any, model: Model | None = None
-) -> Training:
+def build(setup: Setup, mesh: Mesh, batches: Batches, params: Any) -> Training:
     """Makes the parts of a run's training.
 
     Args:
@@ -55,14 +53,13 @@ def build(
       mesh: the devices.
       batches: see `training_batches`.
       params: the initial parameters, or their shapes.
-      model: None = that of the setup.
     """
     settings = setup.settings
     total = total_updates(setup, batches)
     place = make_placer(mesh, batches.rows)
     trainable = resolve_trainable(settings.train.trainable, params)
     optimizer = make_optimizer(settings.optimizer, total, params)
-    loss, model = settings.loss, scanned_apart(model or setup.model, trainable)
+    loss, model = settings.loss, scanned_apart(setup.model, trainable)
     objective = make_objective(
         setup.loss, model, normaliser=loss.normaliser, chunk=loss.chunk, train=True
     )

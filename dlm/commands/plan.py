@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -60,11 +59,7 @@ def plan(setup: Setup, mesh: Mesh, steps: int) -> None:
     """Prints what a run takes on a mesh, whose devices are there if steps are to be timed."""
     batches = training_batches(setup)
     shapes = jax.eval_shape(setup.model.init, jax.random.key(0))
-    model = setup.model
-    if mesh.devices.flat[0].platform != jax.default_backend() and model.config.attention == "auto":
-        # "auto" asks for the backend of this machine, not for the one that is compiled for.
-        model = replace(model, config=replace(model.config, attention="xla"))
-    training = build(setup, mesh, batches, shapes, model)
+    training = build(setup, mesh, batches, shapes)
     print(describe_run(setup, mesh, training))
     total, trained = parameter_counts(shapes, training.trainable)
     print(f"parameters       {total:,}, trained {trained:,}", flush=True)

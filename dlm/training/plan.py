@@ -19,6 +19,8 @@ from dlm.data.batch import Batch
 from dlm.models.devices import ROWS
 from dlm.training.step import State, TrainStep
 
+CACHE = "jax_enable_compilation_cache"
+
 
 class Memory(NamedTuple):
     """What one device holds in a step, in bytes.
@@ -63,33 +65,44 @@ def compile_step(step: TrainStep, state: State, batch: Batch, mesh: Mesh) -> Any
     """
     rows = NamedSharding(mesh, PartitionSpec(ROWS))
     dealt = shaped(batch, jax.tree.map(lambda _: rows, batch))
-    device = mesh.devices.flat[0]
     try:
-        with jax.set_mesh(mesh), _no_cache(device.platform != jax.default_backend()):
+        with jax.set_mesh(mesh), _compiling_for(platform_of(mesh)):
             return cast(Any, step).lower(state, dealt).compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
+        kind = mesh.devices.flat[0].device_kind
         raise UserError(
-            f"does not fit into the memory of a {device.device_kind}: {_reason(str(error))}; "
+            f"does not fit into the memory of a {kind}: {_reason(str(error))}; "
             "lower data.rows, raise train.accumulate or mesh.fsdp"
         ) from None
 
 
+def platform_of(mesh: Mesh) -> str:
+    """What the devices of the mesh are: "cpu", "gpu" or "tpu"."""
+    return mesh.devices.flat[0].platform
+
+
 @contextmanager
-def _no_cache(wanted: bool) -> Iterator[None]:
-    """Without the compilation cache: what no device here can run cannot be read back from it."""
-    if not wanted:
+def _compiling_for(platform: str) -> Iterator[None]:
+    """Lets the step be traced and compiled as on that platform, where it is not the one here.
+
+    What a model leaves open (kernels, sizes of chunks) is chosen by `jax.default_backend()`, which
+    knows this machine alone. And what no device here can run cannot be read back from the
+    compilation cache.
+    """
+    here, cached = jax.default_backend, getattr(jax.config, CACHE)
+    if platform == here():
         yield
         return
-    name = "jax_enable_compilation_cache"
-    before = getattr(jax.config, name)
     try:
-        jax.config.update(name, False)
+        jax.default_backend = lambda: platform
+        jax.config.update(CACHE, False)
         reset_cache()  # it asks for the setting once
         yield
     finally:
-        jax.config.update(name, before)
+        jax.default_backend = here
+        jax.config.update(CACHE, cached)
         reset_cache()
 
 

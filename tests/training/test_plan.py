@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from dlm.core.errors import UserError
+from dlm.data.batch import empty_batch
 from dlm.models.devices import AXES
-from dlm.training.plan import memory, on_device, shaped, topology_devices
+from dlm.training.plan import compile_step, memory, on_device, shaped, topology_devices
 from dlm.training.step import State
 
 
@@ -49,6 +51,32 @@ def test_the_parts_add_up_to_what_is_compiled():
     parts = found.parameters + found.moments + found.temporaries + found.other
     assert found.total == parts < parts + found.gradients
     assert found.other < 5 * 128 * 64  # the donated state is not counted twice
+
+
+def test_a_step_is_traced_as_on_the_platform_it_is_for(monkeypatch):
+    """What asks for the backend while it is traced hears of the devices of the mesh; then no more.
+
+    The mesh's devices say that they are TPUs; the compiler is a stand-in that hands back the text.
+    """
+    device = jax.devices()[0]
+    seen = []
+
+    class Step:
+        def lower(self, state: object, batch: object) -> Step:
+            seen.append((jax.default_backend(), jax.config.jax_enable_compilation_cache))
+            return self
+
+        def compile(self) -> str:
+            return "compiled"
+
+    mesh = jax.sharding.Mesh(np.array([device]).reshape(1, 1, 1), AXES)
+    cached = jax.config.jax_enable_compilation_cache
+    assert compile_step(Step(), None, empty_batch(1, 2, 1), mesh) == "compiled"
+    with monkeypatch.context() as patched:
+        patched.setattr("dlm.training.plan.platform_of", lambda mesh: "tpu")
+        compile_step(Step(), None, empty_batch(1, 2, 1), mesh)
+    assert seen == [("cpu", cached), ("tpu", False)]
+    assert (jax.default_backend(), jax.config.jax_enable_compilation_cache) == ("cpu", cached)
 
 
 def test_an_unknown_compiler_is_named(monkeypatch):
