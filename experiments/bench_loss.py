@@ -143,6 +143,7 @@ def _optax(case: Case) -> Callable[..., Any]:
 
 
 def _tokamax(case: Case) -> Callable[..., Any]:
+    sys.argv[1:] = []  # it reads flags from them
     import tokamax
 
     index = np.flatnonzero(case.weights)  # it knows no weights
