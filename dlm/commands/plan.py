@@ -100,8 +100,8 @@ def describe_flop(setup: Setup, batches: list[Batch], training: Training) -> str
     )
     return (
         f"operations       {mean / 1e9:,.2f} GFLOP a step = {FORMULA}\n"
-        f"                 {held:,.0f} tokens, {learned:,.0f} of them supervised, in the mean of "
-        f"the first {len(batches)} batches"
+        f"                 {held:,.0f} tokens, {learned:,.0f} of them supervised; batches: the "
+        f"first {len(batches)}"
     )
 
 
