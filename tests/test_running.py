@@ -1,0 +1,33 @@
+"""What docs/running.md names is there: the tests behind its promises, the verbs, the settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import run
+from dlm.commands.settings import base
+
+ROOT = Path(run.__file__).parent
+PAGE = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+
+
+def test_every_test_that_is_named_exists():
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE)
+    assert len(named) > 10
+    for path, name in named:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        assert not name or f"\ndef {name}(" in source, f"{path}::{name}"
+
+
+def test_every_command_and_setting_exists():
+    verbs = re.findall(r"python run\.py (\w+)", PAGE)
+    assert {"plan", "train", "profile"} <= set(verbs) <= set(run.documentation())
+    config = base()
+    settings = re.findall(r"--config\.([a-z_]+)\.([a-z_]+)=", PAGE)
+    settings += re.findall(r"`(train|loss|data|mesh)\.([a-z_]+)(?:=\w+)?`", PAGE)
+    assert len(settings) > 10
+    for section, name in settings:
+        assert name in config[section], f"{section}.{name}"
+    for path in re.findall(r"--config=(\S+)", PAGE):
+        assert (ROOT / path).is_file(), path
