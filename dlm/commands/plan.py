@@ -2,6 +2,7 @@
 
     python run.py plan --config=FILE[:ARG] [--config.a.b=VALUE] [--steps=3]
     python run.py plan --config=FILE[:ARG] --topology=v5e:2x2
+    python run.py plan --workdir=DIR
 
 Compiles the run's own train step and times --steps of it on this machine's devices (0 = none, and
 no parameters are made). With --topology it compiles for that TPU instead, which need not be here,
@@ -28,6 +29,7 @@ from dlm.training.flop import FORMULA, step_flop
 from dlm.training.mesh import make_mesh
 from dlm.training.plan import (
     Memory,
+    check_room,
     compile_step,
     memory,
     parameter_counts,
@@ -70,9 +72,10 @@ def plan(setup: Setup, mesh: Mesh, steps: int) -> None:
     start = time.perf_counter()
     compiled = compile_step(training.step, state, first[0], mesh)
     seconds = time.perf_counter() - start
-    kind = mesh.devices.flat[0].device_kind
-    print(describe_memory(memory(compiled, state, training.trainable)))
-    print(f"\ncompiled         for {kind} in {seconds:.1f} s: it fits", flush=True)
+    found, device = memory(compiled, state, training.trainable), mesh.devices.flat[0]
+    print(describe_memory(found))
+    room = check_room(found, device)
+    print(f"\ncompiled         for {device.device_kind} in {seconds:.1f} s; {room}", flush=True)
     if steps:
         with jax.set_mesh(mesh):
             print(describe_time(setup, mesh, training, compiled, first))

@@ -20,6 +20,13 @@ from dlm.models.devices import ROWS
 from dlm.training.step import State, TrainStep
 
 CACHE = "jax_enable_compilation_cache"
+# A compiler without chips need not ask the cloud what machine this is, nor shut others out.
+ALONE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+REMEDY = "lower data.rows, raise train.accumulate or mesh.fsdp"
 
 
 class Memory(NamedTuple):
@@ -73,9 +80,30 @@ def compile_step(step: TrainStep, state: State, batch: Batch, mesh: Mesh) -> Any
             raise
         kind = mesh.devices.flat[0].device_kind
         raise UserError(
-            f"does not fit into the memory of a {kind}: {_reason(str(error))}; "
-            "lower data.rows, raise train.accumulate or mesh.fsdp"
+            f"does not fit into the memory of a {kind}: {_reason(str(error))}; {REMEDY}"
         ) from None
+
+
+def check_room(found: Memory, device: Any) -> str:
+    """What is known of a device's room for a compiled step, in words.
+
+    The compiler of a TPU has refused already what does not fit; that of a GPU never does, and knows
+    what share of the memory JAX takes; a CPU has what its machine has, shared with everyone.
+
+    Raises:
+      UserError: it has less than the step needs.
+    """
+    if device.platform == "tpu":
+        return "it fits"
+    room = (device.memory_stats() or {}).get("bytes_limit")
+    if room is None:
+        return "whether it fits is up to what else runs here"
+    if found.total > room:
+        raise UserError(
+            f"does not fit into the memory of a {device.device_kind}: {found.total / 1e6:,.0f} MB "
+            f"of {room / 1e6:,.0f} MB; {REMEDY}"
+        )
+    return f"it fits into {room / 1e6:,.0f} MB"
 
 
 def platform_of(mesh: Mesh) -> str:
@@ -163,9 +191,9 @@ def topology_devices(name: str) -> list[Any]:
         )
     from jax.experimental import topologies
 
-    # A compiler alone need not ask the cloud what machine this is, nor have the chips to itself.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    if jax.default_backend() != "tpu":
+        for variable, value in ALONE.items():
+            os.environ.setdefault(variable, value)
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=name)
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 
 import jax
@@ -64,9 +65,17 @@ def test_without_steps_nothing_is_made_or_written(tmp_path, capsys, monkeypatch)
     (tmp_path / "run" / CONFIG_FILE).write_text("{}")
     assert run.guarded(["plan", *words, "--steps=0"]) == 0
     told = capsys.readouterr().out
-    assert re.search(r"compiled +for cpu in [\d.]+ s: it fits", told)
+    assert re.search(r"compiled +for cpu in [\d.]+ s; whether it fits is up to", told)
     assert "hours" not in told
     assert [path.name for path in (tmp_path / "run").rglob("*")] == [CONFIG_FILE]
+
+
+def test_a_run_that_is_there_is_planned_by_its_own_config(tmp_path, capsys):
+    options = parse_options(flags(tmp_path, **{"train.steps": 7}))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / CONFIG_FILE).write_text(json.dumps(options.resolved))
+    assert run.guarded(["plan", f"--workdir={tmp_path / 'run'}", "--steps=0"]) == 0
+    assert "run              7 updates" in capsys.readouterr().out
 
 
 def test_a_step_without_room_is_the_users_to_mend(tmp_path, capsys, monkeypatch):
@@ -122,6 +131,6 @@ def test_a_step_is_compiled_for_a_tpu_that_is_not_here(tmp_path, capsys):
     assert run.guarded(["plan", *words, "--topology=v5e:2x2"]) == 0
     told = capsys.readouterr().out
     assert "devices          4 x TPU v5 lite: data 2 x fsdp 2 x tensor 1\n" in told
-    assert re.search(r"compiled +for TPU v5 lite in [\d.]+ s: it fits", told)
+    assert re.search(r"compiled +for TPU v5 lite in [\d.]+ s; it fits\n", told)
     assert run.guarded(["plan", *words, "--topology=v5e:2x7"]) == 2
     assert "--topology=v5e:2x7: " in capsys.readouterr().err

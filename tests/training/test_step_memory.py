@@ -11,7 +11,15 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from dlm.core.errors import UserError
 from dlm.data.batch import empty_batch
 from dlm.models.devices import AXES
-from dlm.training.plan import compile_step, memory, on_device, shaped, topology_devices
+from dlm.training.plan import (
+    Memory,
+    check_room,
+    compile_step,
+    memory,
+    on_device,
+    shaped,
+    topology_devices,
+)
 from dlm.training.step import State
 
 
@@ -77,6 +85,31 @@ def test_a_step_is_traced_as_on_the_platform_it_is_for(monkeypatch):
         compile_step(Step(), None, empty_batch(1, 2, 1), mesh)
     assert seen == [("cpu", cached), ("tpu", False)]
     assert (jax.default_backend(), jax.config.jax_enable_compilation_cache) == ("cpu", cached)
+
+
+@pytest.mark.parametrize(
+    ("platform", "stats", "said"),
+    [
+        ("tpu", None, "it fits"),
+        ("cpu", None, "whether it fits is up to what else runs here"),
+        ("gpu", {"bytes_limit": 2_000_000}, "it fits into 2 MB"),
+        ("gpu", {"bytes_limit": 1_999_999}, None),
+    ],
+)
+def test_room_is_what_the_device_says(platform, stats, said):
+    class Device:
+        device_kind = "chip"
+
+        def memory_stats(self) -> dict | None:
+            return stats
+
+    Device.platform = platform
+    found = Memory(*[0] * 5, total=2_000_000)
+    if said:
+        assert check_room(found, Device()) == said
+    else:
+        with pytest.raises(UserError, match=r"memory of a chip: 2 MB of 2 MB; lower data\.rows"):
+            check_room(found, Device())
 
 
 def test_an_unknown_compiler_is_named(monkeypatch):
