@@ -53,6 +53,9 @@ def show(setup: Setup, split: str, rows: int) -> None:
     audit.plot_lengths(pieces, data.length, picture)
     megabytes = store.size(setup.cache) / 1e6
     print(f"\npicture: {picture}\nencoded tokens of all runs: {megabytes:,.1f} MB in {setup.cache}")
+    for name, counts in setup.corpus.counts.items():
+        if known := counts.get("also_in_train"):
+            print(f"{known:,} of {counts['dialogues']:,} dialogues of {name} are also in train")
     if setup.corpus.rejected is not None:
         print(f"records refused, with reasons: {setup.corpus.rejected}")
 

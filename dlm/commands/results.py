@@ -81,6 +81,7 @@ def counts(setup: Setup, split: str, pieces: Pieces) -> dict[str, float]:
         "dropped turns": held.dropped_turns,
         "left out": sum(held.rejected.values()),
         "bad records": setup.corpus.counts.get(split, {}).get("rejected", 0),
+        "also in train": setup.corpus.counts.get(split, {}).get("also_in_train", 0),
     }
 
 

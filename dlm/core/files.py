@@ -93,18 +93,6 @@ def read_json(path: str | Path) -> Any:
         ) from None
 
 
-def append_jsonl(path: str | Path, value: Any) -> None:
-    """Appends one value as one line of JSON; folders are made as needed.
-
-    Raises:
-      ValueError: the value holds a NaN or an infinity, which JSON does not have.
-    """
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-
-
 def digest(value: Any) -> str:
     """Returns the SHA-256, in hex, of bytes or of a value's canonical JSON.
 

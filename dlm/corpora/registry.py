@@ -53,8 +53,8 @@ class Prepared:
     Attributes:
       splits: `train`, `validation`, `test` and named extra tests, those that the corpus has.
       digest: hex digest of the dialogues of all splits; the same dialogues give the same digest.
-      counts: of each split, its `dialogues`, `messages` and `responses` (response units), and
-        `rejected` records where there are any.
+      counts: of each split, its `dialogues`, `messages` and `responses` (response units); where
+        there are any, records `rejected`, and dialogues `also_in_train`, word for word.
       rejected: the file of rejected records with their reasons; None where nothing was rejected.
     """
 

@@ -13,7 +13,7 @@ does not exist yet:
             data_dir,
             description="What it is.", citation="Who: Title, Venue Year.", licence="CC BY 4.0")
 
-The build lies in `data_dir/my_corpus/<digest>/1.0.0`, so other data or options never meet an old
+The build lies in `data_dir/my_corpus/<digest>/1.1.0`, so other data or options never meet an old
 build. It is written aside and renamed when whole: a build that was cut off does not count, and of
 two processes that build at once the first to finish is kept.
 """
@@ -38,7 +38,7 @@ from dlm.dialogue.schema import Dialogue, response_units, to_json, validate
 
 Splits = Mapping[str, Callable[[], Iterable[Dialogue]]]
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 SUMMARY = "dialogues.json"
 REJECTED = "rejected.jsonl"
 
@@ -129,10 +129,12 @@ class _Tally:
         self._rejected = rejected
         self.counts: dict[str, dict[str, int]] = {}
         self._hashes: dict[str, str] = {}
+        self._contents: dict[str, list[int]] = {}
 
     def watch(self, split: str, dialogues: Iterable[Dialogue]) -> Iterator[str]:
         """Yields each dialogue as JSON text; refuses bad ones, ids seen before, an empty split."""
         seen: set[str] = set()
+        contents = self._contents[split] = []
         count = {"dialogues": 0, "messages": 0, "responses": 0}
         content, rejected = hashlib.sha256(), len(self._rejected)
         for dialogue in dialogues:
@@ -143,7 +145,9 @@ class _Tally:
                 )
             seen.add(dialogue.id)
             validate(dialogue, f"{self.name}/{split}: dialogue {dialogue.id}")
-            text = json.dumps(to_json(dialogue), ensure_ascii=False, separators=(",", ":"))
+            record = to_json(dialogue)
+            text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+            contents.append(_content(record))
             content.update(text.encode() + b"\n")
             count["dialogues"] += 1
             count["messages"] += len(dialogue.messages)
@@ -160,8 +164,18 @@ class _Tally:
 
     def summary(self) -> dict[str, Any]:
         """What is stored beside the build."""
+        learned = set(self._contents.get("train", ()))
+        for split, contents in self._contents.items():
+            if split != "train" and (known := sum(content in learned for content in contents)):
+                self.counts[split]["also_in_train"] = known
         whole = hashlib.sha256(json.dumps(self._hashes, sort_keys=True).encode())
         return {"splits": list(self.counts), "digest": whole.hexdigest(), "counts": self.counts}
+
+
+def _content(record: Mapping[str, Any]) -> int:
+    """A dialogue's messages and tools as a number of 64 bits; its id and meta do not count."""
+    said = json.dumps([record["messages"], record.get("tools")], sort_keys=True)
+    return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "big")
 
 
 class _Dialogues(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]

@@ -94,20 +94,6 @@ class Packing:
         return _take_rows(Plan(by_length[self._ranks], self._starts), rows)
 
 
-def plan_rows(
-    lengths: np.ndarray,
-    length: int,
-    *,
-    digest: str,
-    seed: int,
-    epoch: int,
-    max_segments: int | None = None,
-) -> Plan:
-    """The rows of one epoch: `Packing(...).plan(...)` in one call."""
-    packing = Packing(lengths, length, max_segments=max_segments)
-    return packing.plan(digest=digest, seed=seed, epoch=epoch)
-
-
 def lower_bound(lengths: np.ndarray, length: int) -> int:
     """A number of rows that no packing goes below.
 

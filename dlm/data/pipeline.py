@@ -81,7 +81,7 @@ class Batches:
       length: T, positions of a row.
       seed: of the order.
       pack: False unfolds each packed row into one row a piece; step n then holds the same pieces,
-        in a batch of as many rows as the fullest step could need.
+        in a batch of as many rows as the fullest step could need, a multiple of B.
       shuffle: False for evaluation.
 
     Raises:
@@ -111,7 +111,8 @@ class Batches:
         self._packing = Packing(pieces.lengths, length)
         self._rows = rows
         segments = self._packing.segments
-        self.rows = rows if pack else int(segments[:rows].sum())
+        most = int(segments[:rows].sum())
+        self.rows = rows if pack else -(-most // rows) * rows  # so that what divides B divides it
         self.segments = int(segments[0]) if pack else 1
         self._plan = lru_cache(maxsize=2)(self._make_plan)
 

@@ -132,24 +132,6 @@ def fit_many(
     return [_fit_or_reject(dialogue, template, policy, length, mode) for dialogue in dialogues]
 
 
-def truncate(dialogue: Dialogue, template: Template, length: int) -> Dialogue:
-    """Returns a dialogue without its oldest turns, so that its prompt has at most `length` tokens.
-
-    Raises:
-      Rejected: the last turn does not fit, or, without turns, what stands before them.
-    """
-    lines = _lines(dialogue, template, PolicyConfig())
-    prompt = len(template.prompt(dialogue)) - sum(line.size for line in lines)
-    windows = Windows(lines, length - prompt)
-    first = windows.earliest(windows.last)
-    if first is None:
-        raise Rejected(dialogue.id, "too long", f"its last turn exceeds {length} tokens")
-    kept = windows.lines(first, windows.last)
-    indices = (line.message.message_index for line in kept)
-    messages = tuple(dialogue.messages[index] for index in indices if index >= 0)
-    return replace(dialogue, messages=messages)
-
-
 def _fit_or_reject(
     dialogue: Dialogue, template: Template, policy: PolicyConfig, length: int, mode: str
 ) -> list[Encoded] | Rejected:

@@ -54,6 +54,7 @@ def read(
             where = f"{path}:{number}"
             try:
                 dialogue = from_json(FORMATS[format](_record(line, oversize, where), where), where)
+                _require_text(dialogue, where)
             except RecordError as error:
                 if on_bad_record == "raise":
                     raise
@@ -120,6 +121,15 @@ def _record(line: bytes, oversize: bool, where: str) -> Any:
         raise RecordError(where, "", problem) from None
     except (ValueError, RecursionError) as error:
         raise RecordError(where, "", f"malformed JSON: {str(error)[:100]}") from None
+
+
+def _require_text(dialogue: Dialogue, where: str) -> None:
+    """Refuses images and sounds: the format has them, no model here reads them."""
+    for i, message in enumerate(dialogue.messages):
+        for j, part in enumerate(message.content if isinstance(message.content, tuple) else ()):
+            if part["type"] != "text":
+                problem = f"the model reads text only; take the {part['type']} out"
+                raise RecordError(where, f"messages[{i}].content[{j}]", problem)
 
 
 def _no_constant(name: str) -> None:

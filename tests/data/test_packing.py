@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlm.data.packing import Packing, efficiency, lower_bound, plan_rows
+from dlm.data.packing import Packing, efficiency, lower_bound
 
 LENGTH = 37
 SPLITS = st.lists(st.integers(1, LENGTH), min_size=1, max_size=60)
@@ -15,9 +15,8 @@ CASES = settings(deadline=None, max_examples=60, derandomize=True)
 
 
 def rows_of(lengths, *, seed=0, epoch=0, digest="d", max_segments=None):
-    plan = plan_rows(
-        np.array(lengths), LENGTH, digest=digest, seed=seed, epoch=epoch, max_segments=max_segments
-    )
+    packing = Packing(np.array(lengths), LENGTH, max_segments=max_segments)
+    plan = packing.plan(digest=digest, seed=seed, epoch=epoch)
     return [row.tolist() for row in plan]
 
 

@@ -133,6 +133,7 @@ def test_order_does_not_depend_on_threads(pieces):
 def test_packed_and_unpacked_steps_hold_the_same_dialogues(pieces):
     """Unpacked rows are the same plan unfolded: step n holds the same dialogues, one a row."""
     packed, unpacked = batches_of(pieces), batches_of(pieces, pack=False)
+    assert unpacked.rows % packed.rows == 0  # what divides the ones divides the others
     assert packed.num_steps() == unpacked.num_steps()
     for step in range(2 * packed.num_steps()):
         assert packed.dialogues(step) == unpacked.dialogues(step)

@@ -18,9 +18,8 @@ from dlm.dialogue.encoding import (
     encode,
     fit,
     fit_many,
-    truncate,
 )
-from dlm.dialogue.schema import Dialogue, Message, response_units, turn_of_messages, turns
+from dlm.dialogue.schema import Dialogue, Message, response_units, turn_of_messages
 from dlm.dialogue.template import message_text
 from dlm.dialogue.tokenizer import CONTROL
 
@@ -435,21 +434,6 @@ def test_many_at_once_give_what_each_gives(template):
             for ours, theirs in zip(pieces, fit(case, template, LEARN, 60), strict=True):
                 for field in fields(ours):
                     assert np.array_equal(getattr(ours, field.name), getattr(theirs, field.name))
-
-
-@given(dialogue=dialogues(max_turns=6), length=lengths)
-def test_truncated_prompts_keep_the_newest_turns(template, dialogue, length):
-    last = len(turns(dialogue)) - 1
-    fits = [
-        first
-        for first in range(last + 1)
-        if len(template.prompt(part(dialogue, first, last))) <= length
-    ]
-    if fits:
-        assert truncate(dialogue, template, length) == part(dialogue, fits[0], last)
-    else:
-        with pytest.raises(Rejected, match=f"its last turn exceeds {length} tokens"):
-            truncate(dialogue, template, length)
 
 
 def test_control_tokens_of_the_worked_example(template):

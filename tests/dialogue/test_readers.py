@@ -48,6 +48,10 @@ BAD = {
     "long line": (b'{"id": "' + b"x" * 10_000_000 + b'"}', "longer than 8 MB; split the dialogue"),
     "null byte": (b'{"id": "\0"}', "null byte at byte 8; remove it, or save the file as UTF-8"),
     "escaped null": (message(role="user", content="\0"), "messages[1].content: holds a null byte"),
+    "image": (
+        message(role="user", content=[{"type": "image", "data": "data:image/png;base64,AA=="}]),
+        "messages[1].content[0]: the model reads text only; take the image out",
+    ),
     "UTF-16": (GOOD.decode().encode("utf-16"), "null byte at byte 3; remove it, or save the file"),
 }
 
