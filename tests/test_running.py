@@ -13,7 +13,7 @@ PAGE = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
 
 
 def test_every_test_that_is_named_exists():
-    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE)
+    named = re.findall(r"`((?:tests|experiments)/[\w/]+\.py)(?:::(\w+))?`", PAGE)
     assert len(named) > 10
     for path, name in named:
         source = (ROOT / path).read_text(encoding="utf-8")
