@@ -238,6 +238,13 @@ class Layer(nn.Module):
         return x + drop(part, tokens, site + 1, config), slots
 
 
+# What a layer keeps for its gradient, by `model.remat`.
+KEPT = {
+    "layers": jax.checkpoint_policies.nothing_saveable,
+    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
 class Layers(nn.Module):
     """The stack of layers, named 0, 1, ...
 
@@ -251,11 +258,11 @@ class Layers(nn.Module):
     @nn.compact
     def __call__(self, x: Array, tokens: Tokens, cache: Cache | None) -> tuple[Array, Cache | None]:
         """Runs all layers; see `Layer`. With a cache nothing is scanned, see `Cache.layers`."""
-        unrolled = cache is not None or self.is_initializing()
+        trained = cache is None and not self.is_initializing()
         written = []
-        for stretch in _stretches(self.config.num_layers, () if unrolled else self.scans):
-            if len(stretch) > 1:
-                x = self._scan(x, tokens, stretch)
+        for stretch in _stretches(self.config.num_layers, self.scans if trained else ()):
+            if trained and (len(stretch) > 1 or self.config.remat != "none"):
+                x = self._run(x, tokens, stretch)
                 continue
             i = stretch[0]
             layer = Layer(self.config, name=str(i))
@@ -263,8 +270,8 @@ class Layers(nn.Module):
             written += [] if slots is None else [slots]
         return x, None if cache is None else Cache(tuple(written))
 
-    def _scan(self, x: Array, tokens: Tokens, stretch: range) -> Array:
-        """Stacks the parameters of some layers, here and not before, and scans over them."""
+    def _run(self, x: Array, tokens: Tokens, stretch: range) -> Array:
+        """Runs one layer, or stacks the parameters of some, here and not before, and scans them."""
         params = [self.variables["params"][str(i)] for i in stretch]
         layer = Layer(self.config, parent=None)
 
@@ -272,6 +279,13 @@ class Layers(nn.Module):
             params, site = item
             return layer.apply({"params": params}, x, tokens, None, site)[0], None
 
+        alone = len(params) == 1
+        if self.config.remat != "none":
+            # Within a scan nothing can be merged with the forward pass; elsewhere it would be.
+            policy = KEPT[self.config.remat]
+            body = jax.checkpoint(body, policy=policy, prevent_cse=alone)
+        if alone:
+            return body(x, (params[0], _site(stretch[0])))[0]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
         return jax.lax.scan(body, x, (stacked, _site(jnp.array(stretch))))[0]
 
