@@ -67,6 +67,7 @@ class Measure:
         """Teacher-forced, generated and live figures of each split."""
         setup, settings = self._setup, self._setup.settings
         measured, engine = Measured(), setup.engine(params)
+        measured.signatures["loss, accuracies"] = self._scored(splits)
         for name in splits:
             measured.figures.update(self.forced(params, name))
             source = setup.split(name)
@@ -83,6 +84,17 @@ class Measure:
                     "world ends as after the recorded calls, which may have changed nothing"
                 )
         return measured
+
+    def _scored(self, splits: Sequence[str]) -> str:
+        """What the teacher-forced figures are over, and what of it is too long to be scored."""
+        most = self._setup.settings.eval.at_most
+        parts = [f"teacher-forced, {f'the first {most}' if most else 'all'} dialogues of a split"]
+        for split in splits:
+            counts = self._setup.pieces(split).counts
+            left = {**counts.rejected, "turns too long": counts.dropped_turns}
+            named = ", ".join(f"{number:,} {why}" for why, number in left.items() if number)
+            parts += [f"of {split} not scored: {named}"] if named else []
+        return "; ".join(parts)
 
     def _live(self, engine: Engine, split: str) -> dict[str, float]:
         """Success of live replays of a split's first dialogues, in all and by task."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -218,10 +218,16 @@ class Setup:
         return losses.bind(losses.find(loss.name), loss.args, self.tokenizer.token_id)
 
     def pieces(self, split: str, *, evaluation: bool = True) -> Pieces:
-        """A split as encoded tokens, from the cache where they are there already."""
-        data = self.settings.data
+        """A split as encoded tokens, from the cache where they are there already.
+
+        For evaluation it is what of the split is scored; see `EvalConfig.at_most`.
+        """
+        data, most = self.settings.data, self.settings.eval.at_most
+        source: Sequence[Dialogue] = self.split(split)
+        if evaluation and 0 < most < len(source):
+            source, split = [source[i] for i in range(most)], f"{split}[:{most}]"
         return build_or_load(
-            self.split(split),
+            source,
             self.template,
             self.settings.policy,
             data.length,

@@ -112,10 +112,12 @@ def _write(
             lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in rejected)
             write_atomic(builder.data_path / REJECTED, "".join(lines))
         write_json(builder.data_path / SUMMARY, builder.tally.summary())
+        folder = data_dir / name / digest / VERSION
+        folder.parent.mkdir(exist_ok=True)  # it may hold a build of another version
         try:
-            os.rename(builder.data_path.parent, data_dir / name / digest)
+            os.rename(builder.data_path, folder)
         except OSError:  # another process finished first; its build holds the same dialogues
-            if not (data_dir / name / digest / VERSION).exists():
+            if not folder.exists():
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -24,12 +24,14 @@ class EvalConfig:
 
     Attributes:
       splits: splits of the final report, each scored before and after training.
+      at_most: dialogues a split that are scored, its first ones; 0 = all.
       dialogues: dialogues a split whose responses are generated for predictions and BLEU.
       rollouts: dialogues a split replayed live, the model keeping its own history; needs `tools`.
       samples: dialogues shown side by side with the gold ones in the report.
     """
 
     splits: tuple[str, ...] = ("validation", "test")
+    at_most: int = 0
     dialogues: int = 50
     rollouts: int = 0
     samples: int = 2

@@ -141,6 +141,21 @@ def test_eval_takes_changes_of_the_config(workdir, tmp_path):
     assert "train/loss" in figures(tmp_path / "summary.json")
 
 
+def test_eval_says_what_it_scored(workdir, tmp_path):
+    """Of `at_most` dialogues; a turn too long for a row is scored nowhere, and said to be so."""
+    words = [f"--workdir={workdir}", "--config.eval.splits=('train', 'validation')"]
+    changes = ["--config.eval.at_most=3", "--config.data.length=13", "--config.eval.dialogues=0"]
+    assert run.guarded(["eval", *words, f"--output={tmp_path / 'few'}", *changes]) == 0
+    said = (tmp_path / "few" / "report.md").read_text()
+    assert "teacher-forced, the first 3 dialogues of a split" in said
+    assert "of train not scored: " in said
+    assert "turns too long" in said
+    assert run.guarded(["eval", *words, f"--output={tmp_path / 'all'}"]) == 0
+    said = (tmp_path / "all" / "report.md").read_text()
+    assert "teacher-forced, all dialogues of a split" in said
+    assert "not scored" not in said
+
+
 def test_generate_answers_each_dialogue(workdir, tmp_path):
     records = [dialogue(n) for n in range(3)]
     for record in records:

@@ -69,6 +69,12 @@ def test_prepared_tells_counts_and_texts(tmp_path):
     assert toys.rejected is None
 
 
+def test_a_build_of_another_version_is_not_in_the_way(tmp_path):
+    (tmp_path / "toys/abc/0.9.0").mkdir(parents=True)
+    (tmp_path / "toys/abc/0.9.0/dialogues.json").write_text("{}")
+    assert len(build_toys(tmp_path).splits["train"]) == 23
+
+
 def test_built_once(tmp_path):
     """A build of the same digest is opened and its callables are not called again."""
     first = build_toys(tmp_path)
