@@ -26,7 +26,7 @@ from dlm.data.packing import Packing, efficiency, lower_bound
 from dlm.data.pipeline import Batches
 from dlm.data.store import Pieces, build_or_load
 from dlm.dialogue.builtin_template import BuiltinTemplate
-from dlm.dialogue.encoding import PolicyConfig
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.tokenizer import TokenizerConfig, train
 

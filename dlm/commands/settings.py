@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from dlm.core import config as border
 from dlm.data.pipeline import DataConfig
-from dlm.dialogue.encoding import PolicyConfig
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.templates import TemplateConfig
 from dlm.dialogue.tokenizer import TokenizerConfig
 from dlm.evaluation.evaluate import EvalConfig

@@ -172,7 +172,7 @@ class Setup:
     @cached_property
     def template(self) -> Template:
         """How dialogues are written out for the tokenizer."""
-        return bind(self.settings.template, self.tokenizer)
+        return bind(self.settings.template, self.tokenizer, self.settings.policy)
 
     def _new_tokenizer(self) -> Tokenizer:
         texts: list[str] = []

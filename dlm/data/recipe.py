@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dlm.dialogue
 from dlm.core.files import digest
-from dlm.dialogue.encoding import PolicyConfig
+from dlm.dialogue.policy import PolicyConfig
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from dlm.core.files import read_json, write_json
 from dlm.core.progress import Progress
 from dlm.data.recipe import Recipe, preparing_code
 from dlm.data.writer import PIECE_ARRAYS, TOKEN_ARRAYS, Counts, write
-from dlm.dialogue.encoding import Encoded, PolicyConfig, Rejected, fit_many
+from dlm.dialogue.encoding import Encoded, Rejected, fit_many
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue
 from dlm.dialogue.template import Template
 
@@ -108,7 +109,7 @@ def build_or_load(
         data=data_digest,
         tokenizer=template.tokenizer.digest,
         template=template.digest,
-        policy=policy,
+        policy=policy.scored() if evaluation else policy,
         length=length,
         overflow=overflow,
         evaluation=evaluation,

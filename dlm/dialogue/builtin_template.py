@@ -15,7 +15,7 @@ for bit.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from dlm.core.errors import UserError
 from dlm.core.files import digest
@@ -23,6 +23,7 @@ from dlm.dialogue.schema import CHANNELS, ROLES, Dialogue, Message
 from dlm.dialogue.template import (
     RenderedMessage,
     Span,
+    all_of_it,
     decoded,
     message_text,
     spoken_message,
@@ -43,12 +44,16 @@ class BuiltinTemplate:
     Attributes:
       header: the ids between a message and the assistant's output.
       channels: the channel that a control token opens.
+      shown: what of a dialogue a prompt for its next message holds.
     """
 
     jinja = JINJA
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, shown: Callable[[Dialogue], Dialogue] = all_of_it
+    ) -> None:
         self.tokenizer = tokenizer
+        self.shown = shown
         self.digest = digest("builtin")
         self.header: Sequence[int] = [tokenizer.control("<|assistant|>")]
         self.channels: Mapping[int, str] = {
@@ -71,8 +76,8 @@ class BuiltinTemplate:
         return rendered
 
     def prompt(self, dialogue: Dialogue) -> list[int]:
-        """Returns the ids of all messages and the header of the assistant's next one."""
-        ids = [token for message in self.render(dialogue) for token in message.ids]
+        """Returns the ids of what is shown, and the header of the assistant's next message."""
+        ids = [token for message in self.render(self.shown(dialogue)) for token in message.ids]
         return [*ids, *self.header]
 
     def parse(self, ids: Sequence[int]) -> list[Message]:

@@ -12,7 +12,7 @@ channels become roles, and `chat_spelling` for how text becomes ids.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dlm.core.errors import UserError
@@ -36,6 +36,7 @@ from dlm.dialogue.template import (
     Rejected,
     RenderedMessage,
     Span,
+    all_of_it,
 )
 from dlm.dialogue.tokenizer import Tokenizer
 
@@ -47,7 +48,9 @@ class ChatTemplate:
       UserError: the tokenizer has no chat template, or one that cannot be trained with.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, shown: Callable[[Dialogue], Dialogue] = all_of_it
+    ) -> None:
         said = tokenizer.pretrained
         if said is None or not said.chat_template:
             raise UserError(
@@ -55,6 +58,7 @@ class ChatTemplate:
                 "template.name='builtin' or a checkpoint that has one"
             )
         self.tokenizer = tokenizer
+        self.shown = shown
         self.jinja = said.chat_template
         self.digest = digest(["checkpoint", self.jinja, dict(said.special), said.adds_bos])
         self.bos = said.special.get("bos_token", "") if said.adds_bos else ""
@@ -74,10 +78,11 @@ class ChatTemplate:
         return [*messages[:-1], messages[-1]._replace(trailer=rest)] if messages else []
 
     def prompt(self, dialogue: Dialogue) -> list[int]:
-        """Returns the ids of all messages and the template's prompt for the assistant.
+        """Returns the ids of all messages that are shown, and the template's prompt.
 
         Where the dialogue ends within the assistant's block, they end there: the block goes on.
         """
+        dialogue = self.shown(dialogue)
         found = chats(dialogue, self.form)
         if found and found[-1].takes("assistant"):
             ids = [i for message in self.render(dialogue) for i in message.ids]

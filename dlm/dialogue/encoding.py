@@ -10,38 +10,14 @@ import numpy as np
 
 from dlm.core.errors import UserError
 from dlm.dialogue.checks import check_choice
-from dlm.dialogue.schema import (
-    CHANNELS,
-    Dialogue,
-    Message,
-    response_units,
-    turn_of_messages,
-)
+from dlm.dialogue.policy import PolicyConfig
+from dlm.dialogue.schema import CHANNELS, Dialogue, response_units, turn_of_messages
 from dlm.dialogue.template import Rejected, Template
-from dlm.dialogue.windows import Line, Windows, disjoint, each_once, newest
+from dlm.dialogue.windows import Line, Windows, disjoint, each_alone, each_once, newest
 
 CHANNEL_NAMES = ("system", "context", "user", "tool", "tools", *CHANNELS)
 _IDS = {name: index for index, name in enumerate(CHANNEL_NAMES)}
 OVERFLOWS = ("drop", "split", "raise")
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    """Which messages are learned: those of the assistant in these channels.
-
-    A token's loss weight is this policy's weight of its message times `Message.weight`.
-    """
-
-    channels: tuple[str, ...] = CHANNELS
-
-    def __post_init__(self) -> None:
-        for channel in self.channels:
-            check_choice(channel, CHANNELS, "", "policy.channels")
-
-    def weight(self, message: Message) -> float:
-        """The weight of every output token of a message; 0 = only read."""
-        learned = message.role == "assistant" and message.channel in self.channels
-        return float(np.float32(message.weight)) if learned else 0.0
 
 
 @dataclass(frozen=True)
@@ -114,12 +90,13 @@ def fit_many(
     Args:
       dialogues: any number.
       template: how they are written out.
-      policy: what is learned.
+      policy: what is learned, what is seen of earlier turns, and whether each turn has a piece of
+        its own, whatever fits.
       length: most positions of a piece, in tokens.
       overflow: of a longer dialogue in training, "drop" its oldest turns, "split" it into pieces
         that share no turn, or "raise".
       evaluation: every turn is scored exactly once, with the longest history that fits, whatever
-        `overflow` says; turns scored in another piece are only read.
+        `overflow` and `policy.turns` say; turns scored in another piece are only read.
 
     Returns:
       For each dialogue its pieces, each with at least one learned token, or why there are none.
@@ -129,6 +106,7 @@ def fit_many(
     """
     check_choice(overflow, OVERFLOWS, "", "data.overflow")
     mode = "evaluation" if evaluation else overflow
+    policy = policy.scored() if evaluation else policy
     return [_fit_or_reject(dialogue, template, policy, length, mode) for dialogue in dialogues]
 
 
@@ -144,19 +122,21 @@ def _fit_or_reject(
 def _fit(
     dialogue: Dialogue, template: Template, policy: PolicyConfig, length: int, mode: str
 ) -> list[Encoded]:
+    dialogue = policy.read(dialogue)
     lines = _lines(dialogue, template, policy)
     if not any(line.weight for line in lines):
         raise Rejected(dialogue.id, "nothing to learn", "no message has a weight under the policy")
-    size = sum(line.size for line in lines) - 1  # the last token is no input
-    if size <= length:
+    windows = Windows(lines, length + 1, policy)  # the last token is no input
+    size = (windows.longest() if policy.alone else sum(line.size for line in lines)) - 1
+    if size <= length and not policy.alone:
         return [_encoded(lines)]
-    if mode == "raise":
+    if size > length and mode == "raise":
         raise UserError(
             f"dialogue {dialogue.id}: {size} tokens exceed data.length={length}; raise data.length "
             "or set data.overflow='drop'"
         )
-    windows = Windows(lines, length + 1)
-    stretches = {"drop": newest, "split": disjoint, "evaluation": each_once}[mode](windows)
+    modes = {"drop": newest, "split": disjoint, "evaluation": each_once}
+    stretches = each_alone(windows) if policy.alone else modes[mode](windows)
     pieces = [
         _encoded(_alone(dialogue, template, windows.lines(first, last, scored), length))
         for first, last, scored in stretches
@@ -192,6 +172,7 @@ def _lines(dialogue: Dialogue, template: Template, policy: PolicyConfig) -> list
     """Returns the rendered messages with their weight, channel, turn and unit."""
     units = {i: unit for unit, indices in enumerate(response_units(dialogue)) for i in indices}
     turn_ids = turn_of_messages(dialogue)
+    weights = policy.weights(dialogue)
     lines = []
     for rendered in template.render(dialogue):
         index = rendered.message_index
@@ -199,7 +180,7 @@ def _lines(dialogue: Dialogue, template: Template, policy: PolicyConfig) -> list
         lines.append(
             Line(
                 rendered,
-                policy.weight(dialogue.messages[index]) if message else 0.0,
+                weights[index] if message else 0.0,
                 _IDS[rendered.channel or rendered.role],
                 turn_ids[index] if message else -1,
                 units.get(index, -1),

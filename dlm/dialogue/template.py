@@ -17,6 +17,11 @@ from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.tokenizer import Tokenizer
 
 
+def all_of_it(dialogue: Dialogue) -> Dialogue:
+    """Returns the dialogue: a prompt holds everything."""
+    return dialogue
+
+
 class Rejected(UserError):
     """A dialogue of which nothing can be learned; `reason` is the same for all of its kind."""
 
@@ -94,7 +99,7 @@ class Template(Protocol):
         """
 
     def prompt(self, dialogue: Dialogue) -> list[int]:
-        """Returns the ids of all messages and the header of the assistant's next one."""
+        """Returns the ids of what is shown, and the header of the assistant's next message."""
 
     def parse(self, ids: Sequence[int]) -> list[Message]:
         """Returns the messages that the ids of a whole dialogue spell; inverts `render`.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dlm.dialogue.builtin_template import BuiltinTemplate
 from dlm.dialogue.chat_template import ChatTemplate
 from dlm.dialogue.checks import check_choice
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.template import Template
 from dlm.dialogue.tokenizer import Tokenizer
 
@@ -26,6 +27,10 @@ class TemplateConfig:
         check_choice(self.name, ("builtin", "checkpoint"), "", "template.name")
 
 
-def bind(config: TemplateConfig, tokenizer: Tokenizer) -> Template:
-    """Returns the template that a config asks for, bound to a tokenizer."""
-    return ChatTemplate(tokenizer) if config.name == "checkpoint" else BuiltinTemplate(tokenizer)
+def bind(config: TemplateConfig, tokenizer: Tokenizer, policy: PolicyConfig) -> Template:
+    """Returns the template that a config asks for, bound to a tokenizer.
+
+    Its prompts hold what the policy lets see of earlier turns.
+    """
+    kind = ChatTemplate if config.name == "checkpoint" else BuiltinTemplate
+    return kind(tokenizer, policy.prompted)

@@ -8,7 +8,7 @@ import pytest
 
 from dlm.data.store import build_or_load
 from dlm.dialogue.builtin_template import BuiltinTemplate
-from dlm.dialogue.encoding import PolicyConfig
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.tokenizer import Tokenizer, TokenizerConfig, train
 

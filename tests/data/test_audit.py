@@ -9,7 +9,8 @@ import pytest
 
 from dlm.data.audit import counts_table, histogram, paint, plot_lengths, show_batch
 from dlm.data.pipeline import Batches
-from dlm.dialogue.encoding import PolicyConfig, encode
+from dlm.dialogue.encoding import encode
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message
 
 TALK = Dialogue(

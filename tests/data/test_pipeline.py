@@ -9,7 +9,8 @@ import pytest
 from dlm.core.errors import UserError
 from dlm.data.batch import Batch, check
 from dlm.data.pipeline import Batches, DataConfig
-from dlm.dialogue.encoding import PolicyConfig, Rejected, fit
+from dlm.dialogue.encoding import Rejected, fit
+from dlm.dialogue.policy import PolicyConfig
 
 PIECE = 34  # tokens of a piece, at most
 LENGTH = 100

@@ -15,7 +15,8 @@ from dlm.data import store
 from dlm.data.recipe import Recipe
 from dlm.data.store import clean, size
 from dlm.dialogue.builtin_template import BuiltinTemplate
-from dlm.dialogue.encoding import PolicyConfig, fit, fit_many
+from dlm.dialogue.encoding import fit, fit_many
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message, to_json, turn_of_messages
 from dlm.dialogue.tokenizer import TokenizerConfig, train
 
@@ -96,6 +97,18 @@ def test_each_change_gives_another_key(field):
     """Caches know their makers: each single part of the recipe is part of the key."""
     assert dataclasses.replace(RECIPE, **{field: CHANGES[field]}).key != RECIPE.key
     assert dataclasses.replace(RECIPE).key == RECIPE.key
+
+
+POLICIES = [{"turns": -1}, {"turns": 1}, {"expand": True}, {"history": 1}, {"hide": ("state",)}]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_each_policy_has_a_cache_of_its_own(build, policy):
+    """Caches know their makers: in evaluation those that score alike share one."""
+    policy = PolicyConfig(**policy)
+    assert build(policy=policy).folder != build().folder
+    shared = build(policy=policy, evaluation=True).folder == build(evaluation=True).folder
+    assert shared != policy.limited
 
 
 @pytest.mark.parametrize(
@@ -239,7 +252,7 @@ WRITER = """
 import json, sys, time
 from dlm.data.store import build_or_load
 from dlm.dialogue.builtin_template import BuiltinTemplate
-from dlm.dialogue.encoding import PolicyConfig
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import from_json
 from dlm.dialogue.tokenizer import Tokenizer
 

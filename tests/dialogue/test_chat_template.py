@@ -15,7 +15,8 @@ from dlm.core.errors import UserError
 from dlm.dialogue import pretrained
 from dlm.dialogue.chat_messages import chats, declared, to_messages
 from dlm.dialogue.chat_template import ChatTemplate
-from dlm.dialogue.encoding import PolicyConfig, Rejected, encode, fit, fit_many
+from dlm.dialogue.encoding import Rejected, encode, fit, fit_many
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.template import response
 from tests.dialogue.chat_forms import FORMS, checkpoint

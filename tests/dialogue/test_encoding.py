@@ -12,13 +12,13 @@ from dlm.core.errors import UserError
 from dlm.dialogue.checks import RecordError
 from dlm.dialogue.encoding import (
     CHANNEL_NAMES,
-    PolicyConfig,
     Rejected,
     channel_id,
     encode,
     fit,
     fit_many,
 )
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message, response_units, turn_of_messages
 from dlm.dialogue.template import message_text
 from dlm.dialogue.tokenizer import CONTROL

@@ -11,7 +11,8 @@ import pytest
 from dlm.core.mean import Mean
 from dlm.data.batch import empty_batch
 from dlm.data.pipeline import Batches
-from dlm.dialogue.encoding import CHANNEL_NAMES, PolicyConfig, fit
+from dlm.dialogue.encoding import CHANNEL_NAMES, fit
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import response_units
 from dlm.evaluation.evaluate import make_score_step, score_split
 from dlm.losses.cross_entropy import cross_entropy

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from dlm.data.pipeline import Batches
-from dlm.dialogue.encoding import PolicyConfig, encode
+from dlm.dialogue.encoding import encode
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message, response_units
 from dlm.evaluation.evaluate import make_score_step, score_split
 from dlm.evaluation.predict import Prediction, parsed, predict, reply_text, spelled

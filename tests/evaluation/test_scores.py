@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from dlm.core.mean import Mean
 from dlm.dialogue.builtin_template import BuiltinTemplate
-from dlm.dialogue.encoding import Encoded, PolicyConfig, channel_id, fit
+from dlm.dialogue.encoding import Encoded, channel_id, fit
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.tokenizer import TokenizerConfig, train
 from dlm.evaluation.scores import Scores, figures, perplexity

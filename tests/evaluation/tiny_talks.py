@@ -12,7 +12,8 @@ import numpy as np
 from dlm.data.pipeline import Batches
 from dlm.data.store import Pieces, build_or_load
 from dlm.dialogue.builtin_template import BuiltinTemplate
-from dlm.dialogue.encoding import Encoded, PolicyConfig
+from dlm.dialogue.encoding import Encoded
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message, validate
 from dlm.dialogue.template import Template, message_text
 from dlm.dialogue.tokenizer import TokenizerConfig, train

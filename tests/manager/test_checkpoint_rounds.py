@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dlm.dialogue.chat_template import ChatTemplate
-from dlm.dialogue.encoding import PolicyConfig, encode
+from dlm.dialogue.encoding import encode
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue, validate
 from dlm.generation.engine import Completion
 from dlm.manager.conversation import APOLOGY, respond, run_one

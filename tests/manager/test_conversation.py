@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import jax
 import pytest
 
-from dlm.dialogue.encoding import PolicyConfig, encode
+from dlm.dialogue.encoding import encode
+from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message, validate
 from dlm.dialogue.template import Template
 from dlm.generation.engine import Completion, Engine, GenerateConfig
