@@ -17,7 +17,7 @@ from dlm.data.batch import Batch
 from dlm.data.pipeline import Batches
 from dlm.losses.objective import make_objective
 from dlm.models.decoder import scanned_apart
-from dlm.training.mesh import make_placer, param_shardings, state_shardings
+from dlm.training.mesh import make_placer, own_rows, param_shardings, state_shardings
 from dlm.training.optimizer import make_optimizer, resolve_trainable
 from dlm.training.step import State, TrainStep, init_state, make_train_step
 
@@ -27,7 +27,7 @@ class Training:
     """The parts of a run's training.
 
     Attributes:
-      batches: the training batches by step.
+      batches: the training batches by step, this process's rows of them.
       total: optimiser updates of the whole run.
       trainable: {path: bool} of the parameters.
       step: the compiled train step.
@@ -74,6 +74,7 @@ def build(setup: Setup, mesh: Mesh, batches: Batches, params: Any) -> Training:
         accumulate=settings.train.accumulate,
         shardings=shardings,
     )
+    batches = batches.only(own_rows(mesh, batches.rows))
     return Training(batches, total, trainable, step, make_state, shardings, place)
 
 

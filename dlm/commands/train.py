@@ -12,6 +12,9 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -37,6 +40,7 @@ from dlm.training.checkpoints import Checkpoints
 from dlm.training.log import MetricsLog
 from dlm.training.mesh import make_mesh
 from dlm.training.optimizer import rule_table
+from dlm.training.processes import from_first, is_first, joined, on_first
 from dlm.training.tracker import Tracker
 
 BEFORE = "before.json"
@@ -58,17 +62,21 @@ def train(options: Options) -> dict[str, float]:
     Raises:
       UserError: the workdir holds the run of another config, or another process works in it.
     """
-    setup = Setup(options)
-    # An unknown or unreadable source is refused before anything is written.
-    model_config(setup.settings)
-    mesh = make_mesh(setup.settings.mesh)
-    with hold_folder(setup.workdir), jax.set_mesh(mesh):
-        return _train(setup, mesh)
+    with joined(), ExitStack() as held:
+        setup = Setup(options)
+        # An unknown or unreadable source is refused before anything is written.
+        model_config(setup.settings)
+        mesh = make_mesh(setup.settings.mesh)
+        from_first(lambda: held.enter_context(hold_folder(setup.workdir)))
+        held.enter_context(jax.set_mesh(mesh))
+        # Of several processes the first alone writes into the workdir; the others read it.
+        scratch = held.enter_context(TemporaryDirectory())
+        return _train(setup, mesh, setup.workdir if is_first() else Path(scratch))
 
 
-def _train(setup: Setup, mesh: Mesh) -> dict[str, float]:
+def _train(setup: Setup, mesh: Mesh, logs: Path) -> dict[str, float]:
     settings = setup.settings
-    claim_workdir(setup)
+    from_first(lambda: claim_workdir(setup))
     batches = training_batches(setup)
     total_updates(setup, batches)  # refused before parameters are made
     params = setup.initial_params(mesh)
@@ -76,8 +84,9 @@ def _train(setup: Setup, mesh: Mesh) -> dict[str, float]:
     print(rule_table(training.trainable, params))
 
     measure = Measure(setup)
-    before = measure_before(setup, measure)
-    state = jax.device_put(training.make_state(params), training.shardings)
+    before = on_first(lambda _: measure_before(setup, measure))
+    make_state = jax.jit(training.make_state, out_shardings=training.shardings, donate_argnums=0)
+    state = make_state(params)
     checkpoints = Checkpoints(
         setup.workdir / CHECKPOINTS,
         digests={
@@ -87,6 +96,10 @@ def _train(setup: Setup, mesh: Mesh) -> dict[str, float]:
         },
         lower_is_better=loop.lower_is_better(settings.train.metric),
     )
+
+    def evaluate(params: dict) -> dict[str, float]:
+        return on_first(lambda params: measure.forced(params, "validation"), params)
+
     with checkpoints:
         tracker = Tracker()
         restored = checkpoints.latest_good()
@@ -94,19 +107,19 @@ def _train(setup: Setup, mesh: Mesh) -> dict[str, float]:
             print(f"resuming {setup.workdir} at step {restored}")
             state = checkpoints.restore(restored, state)
             tracker = Tracker.load(checkpoints.extra(restored))
-        with MetricsLog(setup.workdir, restored=restored) as log:
+        with MetricsLog(logs, restored=restored) as log:
             if restored is None:  # a metric that is not there is refused before anything is learned
-                figures = measure.forced(state.params, "validation")
+                figures = evaluate(state.params)
                 loop.look_up(figures, settings.train.metric)
                 log.write(0, {"updates": 0, **figures})
             state = loop.run(
                 training.step,
                 state,
-                batches,
+                training.batches,
                 config=settings.train,
                 total_updates=training.total,
                 tracker=tracker,
-                evaluate=lambda params: measure.forced(params, "validation"),
+                evaluate=evaluate,
                 checkpoints=checkpoints,
                 log=log,
                 place=training.place,
@@ -114,15 +127,20 @@ def _train(setup: Setup, mesh: Mesh) -> dict[str, float]:
         best = checkpoints.best_good()
         if best is not None and best != int(state.step):
             state = checkpoints.restore(best, state)
-    after = measure.whole(state.params, settings.eval.splits)
-    after.figures.update(tracker.figures())
-    return write_results(setup, setup.workdir, before, after)
+
+    def report(params: dict) -> dict[str, float]:
+        after = measure.whole(params, settings.eval.splits)
+        after.figures.update(tracker.figures())
+        return write_results(setup, setup.workdir, before, after)
+
+    return on_first(report, state.params)
 
 
 def claim_workdir(setup: Setup) -> None:
     """Writes the config into the workdir; refuses one that holds the run of another config.
 
     A workdir without a whole checkpoint holds no run yet: what an earlier start left there goes.
+    Tokenizer and shape of the model are made and kept there.
 
     Raises:
       UserError: names the fields that differ.
@@ -145,6 +163,7 @@ def claim_workdir(setup: Setup) -> None:
         (workdir / name).unlink(missing_ok=True)
     write_json(path, setup.resolved)
     write_json(workdir / "environment.json", describe_environment())
+    _ = setup.tokenizer, setup.model  # made once, and saved
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -114,7 +115,17 @@ class Batches:
         most = int(segments[:rows].sum())
         self.rows = rows if pack else -(-most // rows) * rows  # so that what divides B divides it
         self.segments = int(segments[0]) if pack else 1
+        self._own: Sequence[int] = range(self.rows)
         self._plan = lru_cache(maxsize=2)(self._make_plan)
+
+    def only(self, rows: Sequence[int]) -> Batches:
+        """The same batches, of which `batch` and `iterate` make these rows alone.
+
+        Each process makes its own; plans, counts and `rows` are those of the whole.
+        """
+        batches = copy(self)
+        batches._own = rows
+        return batches
 
     def num_steps(self, epoch: int = 0) -> int:
         """Batches in an epoch; the same number in each, as lengths alone decide it."""
@@ -148,10 +159,10 @@ class Batches:
     def batch(self, step: int) -> Batch:
         """Batch number `step` of the run, as numpy arrays."""
         rows = self.row_pieces(step)
-        batch = empty_batch(self.rows, self.length, self.segments)
-        for row, members in enumerate(rows):
+        batch = empty_batch(len(self._own), self.length, self.segments)
+        for row, number in enumerate(self._own):
             start = 0
-            for segment, piece in enumerate(members):
+            for segment, piece in enumerate(rows[number]):
                 start = self._put(batch, row, segment, start, piece)
         return batch
 

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import numpy as np
 
 from dlm.core import files
 from dlm.core.errors import UserError
 from dlm.training import manifest
+from dlm.training.leaves import abstract, check_tree, leaves_of, spell
 from dlm.training.manifest import Damaged
+from dlm.training.processes import from_first, is_first
 
 S = TypeVar("S")
 
@@ -105,20 +106,18 @@ class Checkpoints:
         """
         from orbax.checkpoint import v1 as ocp
 
-        self.wait()
+        self._settle()
         path = self._path(step)
         content = {
             "step": step,
             "digests": self._digests,
             "extra": dict(extra or {}),
             "metric": metric if metric is not None and math.isfinite(metric) else None,
-            "tree": {name: _spell(leaf) for name, leaf in _leaves(state).items()},
+            "tree": {name: spell(leaf) for name, leaf in leaves_of(state).items()},
         }
         files.digest(content)  # refuses what JSON cannot hold, before anything is written
-        if path.exists():
-            if self.damage(step) is None:
-                return
-            _remove(path)
+        if from_first(lambda: self._make_room(path)):
+            return
         context = ocp.Context()
         # Directories made in the background make a failed save hang at exit (orbax 0.12.8).
         context.asynchronous.create_directories_asynchronously = False
@@ -128,10 +127,21 @@ class Checkpoints:
         self._damaged.discard(step)
         self._pending = self._pool.submit(self._finish, path, response, content)
 
+    def _make_room(self, path: Path) -> bool:
+        """Whether a checkpoint is there, and good; one that is not goes."""
+        if not path.exists():
+            return False
+        if self.damage(int(path.name)) is None:
+            return True
+        _remove(path)
+        return False
+
     def _finish(self, path: Path, response: Any, content: Mapping[str, Any]) -> None:
         """Waits for the commit, writes the manifest, then removes what is no longer kept."""
         try:
             response.result()
+            if not is_first():
+                return
             manifest.write(path, content)
         except (OSError, ValueError) as error:
             raise UserError(f"checkpoint {path} could not be written: {error}") from error
@@ -151,6 +161,11 @@ class Checkpoints:
         if pending is not None:
             pending.result()
 
+    def _settle(self) -> None:
+        """`wait`, here and on the first process, which writes the manifest."""
+        self.wait()
+        from_first(self.wait)
+
     def close(self) -> None:
         """Finishes the save under way and releases the background thread; may be repeated."""
         try:
@@ -160,7 +175,10 @@ class Checkpoints:
 
     def latest_good(self) -> int | None:
         """Returns the newest step that verifies, or None; each damaged one before it is named."""
-        self.wait()
+        self._settle()
+        return from_first(self._latest_good)
+
+    def _latest_good(self) -> int | None:
         for step in reversed(self._steps()):
             reason = self.damage(step)
             if reason is None:
@@ -170,7 +188,10 @@ class Checkpoints:
 
     def best_good(self) -> int | None:
         """Returns the step with the best metric that verifies (the earliest of equals), or None."""
-        self.wait()
+        self._settle()
+        return from_first(self._best_good)
+
+    def _best_good(self) -> int | None:
         while (step := self._best()) is not None:
             reason = self.damage(step)
             if reason is None:
@@ -229,16 +250,16 @@ class Checkpoints:
                     f"checkpoint {path} belongs to {name} {str(saved)[:12]}, this is "
                     f"{wanted[:12]}; use another workdir, or the same {name}"
                 )
-        wanted_tree = {name: _spell(leaf) for name, leaf in _leaves(like).items()}
+        wanted_tree = {name: spell(leaf) for name, leaf in leaves_of(like).items()}
         saved_tree = content["tree"]
         if partial:
             tops = {name.split("/")[0] for name in wanted_tree}
             saved_tree = {n: leaf for n, leaf in saved_tree.items() if n.split("/")[0] in tops}
-        _check_tree(saved_tree, wanted_tree, path)
+        check_tree(saved_tree, wanted_tree, path)
         context = ocp.Context()
         context.pytree.loading.partial_load = partial
         with context:
-            return ocp.load(path.absolute(), jax.tree.map(_abstract, like))
+            return ocp.load(path.absolute(), jax.tree.map(abstract, like))
 
     def _path(self, step: int) -> Path:
         return self.folder / str(step)
@@ -264,36 +285,3 @@ def _remove(path: Path) -> None:
     """Removes a checkpoint, its manifest first, so that half a removal never looks like damage."""
     (path / manifest.NAME).unlink(missing_ok=True)
     shutil.rmtree(path)
-
-
-def _leaves(tree: Any) -> dict[str, Any]:
-    leaves, _ = jax.tree.flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def _spell(leaf: Any) -> str:
-    """Spells a leaf's dtype and shape, for instance `float32[3,5]`."""
-    if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)):
-        raise TypeError(f"a state holds arrays only, not {type(leaf).__name__} {leaf!r}")
-    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    """A leaf's shape, dtype and sharding; without one, the first device's, never the saved one."""
-    sharding = getattr(leaf, "sharding", None)
-    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _check_tree(saved: Mapping[str, str], wanted: Mapping[str, str], path: Path) -> None:
-    """Refuses a checkpoint whose leaves are not exactly the wanted ones; names up to three."""
-    problems = [f"{n}: missing, wanted {wanted[n]}" for n in sorted(wanted.keys() - saved.keys())]
-    problems += [f"{n}: extra, {saved[n]}" for n in sorted(saved.keys() - wanted.keys())]
-    problems += [
-        f"{name}: saved as {saved[name]}, wanted {wanted[name]}"
-        for name in sorted(saved.keys() & wanted.keys())
-        if saved[name] != wanted[name]
-    ]
-    if problems:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(f"checkpoint {path} does not fit: {'; '.join(problems[:3])}{more}")

@@ -22,6 +22,7 @@ from dlm.core.progress import Progress
 from dlm.training.checkpoints import Checkpoints
 from dlm.training.feed import feed
 from dlm.training.log import MetricsLog
+from dlm.training.processes import agreed
 from dlm.training.step import State, StepMetrics
 from dlm.training.tracker import Tracker
 from dlm.training.window import Clock, describe, describe_nonfinite, keep_batch, nonfinite_parts
@@ -167,7 +168,8 @@ def run(
     pending: deque[tuple[StepMetrics, Any, int]] = deque()
     clock = Clock()
 
-    with Progress(total_updates, "training") as progress, stop_signals() as asked_to_stop:
+    with Progress(total_updates, "training") as progress, stop_signals() as asked:
+        asked_to_stop = agreed(asked)
         for batch, placed in feed(batches.iterate(steps), place, clock):
             patient = config.patience is None or tracker.bad < config.patience
             if updates >= total_updates or not patient:

@@ -136,8 +136,23 @@ def state_shardings(state: State, params: Mapping[str, Any]) -> State:
     return State(everywhere, everywhere, dict(params), opt_state, everywhere)
 
 
+def rows_of_devices(mesh: Mesh, rows: int) -> dict[Any, range]:
+    """Which rows of a batch each device of this process holds."""
+    parts = NamedSharding(mesh, PartitionSpec(ROWS)).addressable_devices_indices_map((rows,))
+    return {device: range(rows)[index[0]] for device, index in parts.items() if index}
+
+
+def own_rows(mesh: Mesh, rows: int) -> list[int]:
+    """The rows of a batch that this process's devices hold, ascending."""
+    return sorted(set().union(*rows_of_devices(mesh, rows).values()))
+
+
 def make_placer(mesh: Mesh, rows: int) -> Callable[[Batch], Batch]:
-    """Makes the function that puts a host's batch onto its devices, each its own rows.
+    """Makes the function that puts this process's rows of a batch onto its devices.
+
+    Args:
+      mesh: all devices.
+      rows: of the whole batch; a process has `own_rows` of it.
 
     Raises:
       UserError: the devices that rows are dealt over do not divide them.
@@ -150,9 +165,15 @@ def make_placer(mesh: Mesh, rows: int) -> Callable[[Batch], Batch]:
         )
     sharding = NamedSharding(mesh, PartitionSpec(ROWS))
 
+    place = {row: i for i, row in enumerate(own_rows(mesh, rows))}
+    blocks = {
+        device: slice(place[held[0]], place[held[-1]] + 1)
+        for device, held in rows_of_devices(mesh, rows).items()
+    }
+
     def put(array: np.ndarray) -> jax.Array:
-        parts = sharding.addressable_devices_indices_map(array.shape).items()
-        placed = [jax.device_put(array[index], device) for device, index in parts]
-        return jax.make_array_from_single_device_arrays(array.shape, sharding, placed)
+        shape = (rows, *array.shape[1:])
+        placed = [jax.device_put(array[block], device) for device, block in blocks.items()]
+        return jax.make_array_from_single_device_arrays(shape, sharding, placed)
 
     return lambda batch: jax.tree.map(put, batch)

@@ -52,12 +52,17 @@ def cut(record: dict, messages: int) -> dict:
     return {**record, "messages": record["messages"][:messages]}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("resume")
+def write_files(folder: Path) -> None:
+    """Dialogues of two lengths to train on, and some to evaluate."""
     whole = [dialogue(n) for n in range(TRAINED)]
     write(folder / "train.jsonl", [cut(one, 3 if n % 2 else 6) for n, one in enumerate(whole)])
     write(folder / "validation.jsonl", [dialogue(n) for n in (0, 5)])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("resume")
+    write_files(folder)
     return folder
 
 

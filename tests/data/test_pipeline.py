@@ -58,6 +58,24 @@ def equal(a: Batch, b: Batch) -> bool:
 
 
 @pytest.mark.parametrize("pack", [True, False])
+def test_processes_make_rows_of_their_own(pieces, pack, monkeypatch):
+    """Rows dealt to three processes are those of the whole batch; each reads what it makes."""
+    whole = batches_of(pieces, pack=pack)
+    hands = [range(0, 2), range(2, 3), [3, 5, 4, *range(6, whole.rows)]]
+    read, put = [], Batches._put
+    monkeypatch.setattr(Batches, "_put", lambda *args: read.append(args[-1]) or put(*args))
+    for step in (0, whole.num_steps() - 1, whole.num_steps()):
+        batch = whole.batch(step)
+        for rows in hands:
+            read.clear()
+            assert equal(
+                whole.only(rows).batch(step), Batch(*(array[list(rows)] for array in batch))
+            )
+            assert read == [piece for row in rows for piece in whole.row_pieces(step)[row]]
+    assert whole.only(hands[0]).rows == whole.rows
+
+
+@pytest.mark.parametrize("pack", [True, False])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_packing_loses_nothing(pieces, dialogues, template, pack, shuffle):
     """Packing loses nothing: every learned target of every dialogue once an epoch, tail included.

@@ -99,7 +99,10 @@ def main(case: dict[str, Any]) -> None:
         shardings = meshes.state_shardings(abstract, meshes.param_shardings(shapes, mesh))
         state = jax.jit(make_state, out_shardings=shardings)(key)
         step = make_train_step(objective, optimizer, shardings=shardings, **options)
-        place = meshes.make_placer(mesh, ROWS)
+        own, put = meshes.own_rows(mesh, ROWS), meshes.make_placer(mesh, ROWS)
+
+        def place(batch: Batch) -> Batch:
+            return put(jax.tree.map(lambda x: x[own], batch))
 
     losses, calls_of_one = [], 0
     for number in range(case["updates"]):
