@@ -127,6 +127,8 @@ def _messages(positions: np.ndarray, hits: np.ndarray) -> list[bool]:
 def figures(means: Mapping[str, Mean], split: str) -> dict[str, float]:
     """Divides once: `{SPLIT/METRIC: value}`, with `perplexity` = exp(loss) beside each `loss`.
 
+    Beside each `token_accuracy` stands what it counted, `supervised_tokens`.
+
     A mean of nothing has no figure. A loss beyond what exp can hold gives an infinite perplexity.
     """
     flat: dict[str, float] = {}
@@ -136,6 +138,8 @@ def figures(means: Mapping[str, Mean], split: str) -> dict[str, float]:
         flat[f"{split}/{name}"] = mean.value
         if name.endswith("loss"):
             flat[f"{split}/{name.removesuffix('loss')}perplexity"] = perplexity(mean.value)
+        if name.endswith("token_accuracy"):
+            flat[f"{split}/{name.removesuffix('token_accuracy')}supervised_tokens"] = mean.count
     return flat
 
 

@@ -48,6 +48,7 @@ def make_objective(
         loss             total = sum_i s_i l_i      count and s_i: see `normalise`
         channel:NAME/loss    the share of that total which falls on the channel, over sum s_i there
         token_accuracy   positions whose target is the argmax, over positions of weight > 0
+        channel:NAME/token_accuracy    the same on the channel
 
     Only `loss` is differentiable. Every count depends on the batch alone, so that a step may add
     the counts of all micro-batches before it differentiates the first.
@@ -123,13 +124,19 @@ def token_terms(
 
 def _logged(scores: TokenScores, scale: jax.Array, channels: jax.Array) -> Terms:
     member = channels[:, None] == jnp.arange(len(CHANNEL_NAMES))
-    totals = jnp.sum(jnp.where(member, (scale * scores.losses)[:, None], 0), axis=0)
-    counts = jnp.sum(jnp.where(member, scale[:, None], 0), axis=0)
-    terms = {
-        f"channel:{name}/loss": Mean(totals[i], counts[i]) for i, name in enumerate(CHANNEL_NAMES)
+
+    def means(name: str, values: jax.Array, weights: jax.Array) -> Terms:
+        totals, counts = (jnp.sum(jnp.where(member, x[:, None], 0), 0) for x in (values, weights))
+        return {
+            f"channel:{c}/{name}": Mean(totals[i], counts[i]) for i, c in enumerate(CHANNEL_NAMES)
+        }
+
+    right, there = scores.correct.astype(scale.dtype), (scale > 0).astype(scale.dtype)
+    return {
+        "token_accuracy": Mean(jnp.sum(right), jnp.sum(there)),
+        **means("loss", scale * scores.losses, scale),
+        **means("token_accuracy", right, there),
     }
-    right = jnp.sum(scores.correct, dtype=scale.dtype)
-    return {**terms, "token_accuracy": Mean(right, jnp.sum(scale > 0, dtype=scale.dtype))}
 
 
 def normalise(

@@ -15,6 +15,8 @@ import numpy as np
 from dlm.core.files import write_atomic
 from dlm.training.step import LOSS, StepMetrics
 
+ACCURACY = "token_accuracy"  # a term whose count is a number of tokens
+
 
 @dataclass
 class Window:
@@ -69,11 +71,20 @@ class Window:
         return self.steps - self.empty - self.nonfinite
 
     def figures(self) -> dict[str, float]:
-        """The line's figures, named `train/...`; a term that counted nothing is left out."""
+        """The line's figures, named `train/...`; a term that counted nothing is left out.
+
+        Beside each `token_accuracy` stands what it counted, `supervised_tokens`.
+        """
         means = {f"train/{n}": total / count for n, (total, count) in self.terms.items() if count}
+        counts = {
+            f"train/{name.removesuffix(ACCURACY)}supervised_tokens": count
+            for name, (_, count) in self.terms.items()
+            if name.endswith(ACCURACY) and count
+        }
         seconds = max(self.seconds, 1e-9)
         return {
             **means,
+            **counts,
             **{f"train/{name}": value for name, value in self.last.items()},
             **({"train/empty_steps": float(self.empty)} if self.empty else {}),
             **({"train/nonfinite_steps": float(self.nonfinite)} if self.nonfinite else {}),

@@ -86,6 +86,8 @@ def test_figures_divide_once_and_name_by_split():
     assert flat["test/task:a/perplexity"] == pytest.approx(math.exp(2.0))
     assert flat["test/task:b/loss"] == 0.0
     assert flat["test/channel:reply/loss"] == pytest.approx(1.5)
+    assert flat["test/task:b/supervised_tokens"] == 1.0
+    assert flat["test/channel:reply/supervised_tokens"] == flat["test/supervised_tokens"] == 4.0
     assert "test/call_accuracy" not in flat
     assert all(type(value) is float for value in flat.values())
 

@@ -151,9 +151,11 @@ def test_channels_add_up_to_the_loss(normaliser):
     """What is logged is what is optimised: the parts sum to the loss's total."""
     terms = evaluate(normaliser=normaliser)
     parts = {name: mean for name, mean in terms.items() if name.startswith("channel:")}
-    assert set(parts) == {f"channel:{name}/loss" for name in CHANNEL_NAMES}
-    total = sum(mean.total for mean in parts.values())
-    np.testing.assert_allclose(total, terms["loss"].total, rtol=1e-6)
+    whole = {"loss": terms["loss"], "token_accuracy": terms["token_accuracy"]}
+    assert set(parts) == {f"channel:{name}/{term}" for name in CHANNEL_NAMES for term in whole}
+    for term, mean in whole.items():
+        total = sum(part.total for name, part in parts.items() if name.endswith(f"/{term}"))
+        np.testing.assert_allclose(total, mean.total, rtol=1e-6)
     batch, losses = make_batch(), token_losses(make_batch(), make_params())
     if normaliser == "token":
         there = (batch.channel_ids == channel_id("reply")) * WEIGHTS
@@ -168,6 +170,18 @@ def test_token_accuracy_counts_positions():
     accuracy = evaluate(batch=batch._replace(targets=targets))["token_accuracy"]
     right = (np.arange(10) % 2) * (WEIGHTS > 0)
     assert accuracy == Mean(right.sum(), (WEIGHTS > 0).sum())
+
+
+def test_a_channels_accuracy_counts_its_tokens():
+    """Each channel by hand: its tokens, and those of them that are the argmax."""
+    batch, params = make_batch(), make_params()
+    best = (params["embedding"][batch.tokens] @ params["head"].T).argmax(-1)
+    targets = np.where(np.arange(10) % 2, best, (best + 1) % VOCABULARY).astype(np.int32)
+    terms = evaluate(batch=batch._replace(targets=targets))
+    right = (np.arange(10) % 2) * (WEIGHTS > 0)
+    for index, name in enumerate(CHANNEL_NAMES):
+        there = (batch.channel_ids == index) & (WEIGHTS > 0)
+        assert terms[f"channel:{name}/token_accuracy"] == Mean((right * there).sum(), there.sum())
 
 
 def test_counts_depend_on_the_batch_alone():

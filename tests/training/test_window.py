@@ -68,6 +68,20 @@ def test_a_line_by_hand():
     assert all(type(value) is float for value in line.figures().values())
 
 
+def test_an_accuracy_says_how_many_tokens_it_is_of():
+    """Of the window, all together and by channel; a channel without a token is not named."""
+    line = Window()
+    channels = {"channel:reply/token_accuracy": (1, 2), "channel:state/token_accuracy": (0, 0)}
+    for _ in range(2):
+        line.add(measure(token_accuracy=(2, 3), **channels))
+    tokens = {n: v for n, v in line.figures().items() if n.endswith("supervised_tokens")}
+    assert tokens == {
+        "train/supervised_tokens": 6.0,
+        "train/channel:reply/supervised_tokens": 4.0,
+    }
+    assert line.figures()["train/channel:reply/token_accuracy"] == 0.5
+
+
 def test_an_empty_step_made_no_update_and_is_counted():
     line = Window()
     assert not line.add(measure(5, 0, loss=(0, 0), empty=True))
