@@ -1,44 +1,50 @@
 """Shows a corpus as the model will see it, and what it holds.
 
-    python run.py data --config=FILE[:ARG] [--split=train] [--rows=2] [--workdir=DIR]
+    python run.py data --config=FILE[:ARG] [--split=train] [--rows=2] [--audit] [--workdir=DIR]
     python run.py data --clean-cache [--config=FILE[:ARG]]
 
 Prints the first rows of the first batch (learned tokens marked), a table of counts for each split,
 a histogram of lengths, and where the encoded tokens are kept; `plots/lengths.png` in the workdir
-shows the lengths. --clean-cache deletes all encoded tokens (corpora are kept).
+shows the lengths. --audit writes the rows to `audit.html` in the workdir, every token painted with
+its weight, channel, segment and why it is learned or not. --clean-cache deletes all encoded tokens
+(corpora are kept).
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import jax
 
 from dlm.commands.setup import Setup, cache_dir, parse_options, take_flag
 from dlm.core.errors import UserError
+from dlm.core.files import write_atomic
 from dlm.data import audit, store
-from dlm.data.pipeline import DataConfig
+from dlm.data.audit_page import audit_page, audit_rows
+from dlm.data.pipeline import Batches, DataConfig
 
 CLEAN = "--clean-cache"
+AUDIT = "--audit"
 
 
 def run(argv: list[str]) -> int:
     """The verb `data`."""
     if CLEAN in argv:
         return clean([word for word in argv if word != CLEAN])
-    split, rest = take_flag(argv, "split")
+    split, rest = take_flag([word for word in argv if word != AUDIT], "split")
     rows, rest = take_flag(rest, "rows")
     options = parse_options(rest, saved=True)
     if options.rest:
         raise UserError(f"data does not know {options.rest[0]!r}; see python run.py data --help")
     if rows is not None and not rows.isdecimal():
         raise UserError(f"--rows={rows} is no number of rows")
-    show(Setup(options), split or "train", int(rows or 2))
+    show(Setup(options), split or "train", int(rows or 2), page=AUDIT in argv)
     return 0
 
 
-def show(setup: Setup, split: str, rows: int) -> None:
-    """Prints rows of a split, counts of all splits, lengths, and the cache."""
+def show(setup: Setup, split: str, rows: int, *, page: bool) -> None:
+    """Prints rows of a split, counts of all splits, lengths, and the cache; writes a `page`."""
     data = setup.settings.data
     setup.split(split)  # a misspelt one is refused before anything is encoded
     pieces = {name: setup.pieces(name, evaluation=name != "train") for name in setup.corpus.splits}
@@ -47,17 +53,31 @@ def show(setup: Setup, split: str, rows: int) -> None:
     first = jax.tree.map(lambda array: array[:rows], batch)
     names = pieces[split].task_names
     print(audit.show_batch(first, setup.tokenizer, task_names=names, ansi=sys.stdout.isatty()))
-    print(f"\n{audit.counts_table(pieces, data.length)}\n\nlengths of {split}, in tokens:")
+    counts = audit.counts_table(pieces, data.length)
+    print(f"\n{counts}\n\nlengths of {split}, in tokens:")
     print(audit.histogram(pieces[split].lengths, data.length))
     picture = setup.workdir / "plots" / "lengths.png"
     audit.plot_lengths(pieces, data.length, picture)
     megabytes = store.size(setup.cache) / 1e6
     print(f"\npicture: {picture}\nencoded tokens of all runs: {megabytes:,.1f} MB in {setup.cache}")
-    for name, counts in setup.corpus.counts.items():
-        if known := counts.get("also_in_train"):
-            print(f"{known:,} of {counts['dialogues']:,} dialogues of {name} are also in train")
+    for name, held in setup.corpus.counts.items():
+        if known := held.get("also_in_train"):
+            print(f"{known:,} of {held['dialogues']:,} dialogues of {name} are also in train")
+    if page:
+        print(f"every token: {write_page(setup, split, batches, counts, rows)}")
     if setup.corpus.rejected is not None:
         print(f"records refused, with reasons: {setup.corpus.rejected}")
+
+
+def write_page(setup: Setup, split: str, batches: Batches, counts: str, rows: int) -> Path:
+    """Writes the rows of a split, token by token, to `audit.html`; returns where."""
+    policy = setup.settings.policy
+    policy = policy if split == "train" else policy.scored()
+    painted = audit_rows(batches, setup.split(split), setup.tokenizer, policy, rows)
+    path = setup.workdir / "audit.html"
+    title = f"{setup.settings.data.name}/{split}, token by token"
+    write_atomic(path, audit_page(title, painted, counts))
+    return path
 
 
 def clean(argv: list[str]) -> int:
