@@ -187,11 +187,13 @@ def test_chat_answers_from_a_pipe(workdir, capsys, monkeypatch):
 
 def test_data_shows_what_the_model_sees(folder, capsys):
     changes = {"data.on_bad_record": "skip"}
-    assert run.guarded(["data", *flags(folder, "shown", **changes), "--rows=1"]) == 0
+    assert run.guarded(["data", *flags(folder, "shown", **changes), "--rows=1", "--audit"]) == 0
     told = capsys.readouterr().out
     assert "[[<|reply|>" in told
     assert "packing efficiency" in told
     assert (folder / "shown" / "plots" / "lengths.png").stat().st_size > 0
+    page = (folder / "shown" / "audit.html").read_text(encoding="utf-8")
+    assert "weight 1, channel reply, turn 0, segment 1" in page
     assert not (folder / "shown" / "config.json").exists()
 
 
