@@ -3,8 +3,7 @@
     python run.py [VERB] [--config=FILE[:ARG]] [--config.a.b=VALUE] [--workdir=DIR]
 
 Without a verb the quickstart runs. `python run.py VERB --help` explains one verb. Exit status: 0;
-2 your mistake, in one line; 1 our mistake, with its traceback; 130 interrupted (run it again to
-resume).
+2 your mistake, in one line; 1 our mistake, with its traceback; 130 interrupted (run again).
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import traceback
 from pathlib import Path
 
 from dlm.core.errors import UserError
+from dlm.core.interrupts import termination_interrupts
 
 COMMANDS = Path(__file__).parent / "dlm" / "commands"
 DEFAULT_VERB = "quickstart"
@@ -71,7 +71,8 @@ def main(argv: list[str]) -> int:
 def guarded(argv: list[str]) -> int:
     """Turns every way to end into the exit status that this module's docstring promises."""
     try:
-        return main(argv)
+        with termination_interrupts():
+            return main(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -44,12 +44,13 @@ TORCH_CHUNK = 256
 
 
 class Sizes(NamedTuple):
-    """N positions of width D, V tokens; timed calls."""
+    """N positions of width D, V tokens; timed calls; a chunk of dlm, 0 = as the device likes."""
 
     positions: int = 8192
     width: int = 384
     vocab: int = 50257
     steps: int = 5
+    chunk: int = 0
     gpu: bool = False
 
 
@@ -92,7 +93,7 @@ def jax_side(name: str, sizes: Sizes, case: Case) -> Side:
         jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)
     device = jax.devices()[0]
-    loss = {"dlm": _ours, "optax": _optax, "tokamax": _tokamax}[name](case)
+    loss = {"dlm": _ours, "optax": _optax, "tokamax": _tokamax}[name](sizes, case)
     dtype = jnp.bfloat16 if sizes.gpu else jnp.float32
     hidden, kernel, targets, weights = jax.device_put(
         (case.hidden.astype(dtype), *case[1:]), device
@@ -117,19 +118,21 @@ def jax_side(name: str, sizes: Sizes, case: Case) -> Side:
     )
 
 
-def _ours(case: Case) -> Callable[..., Any]:
+def _ours(sizes: Sizes, case: Case) -> Callable[..., Any]:
     from dlm.losses.api import Aux
     from dlm.losses.cross_entropy import cross_entropy
     from dlm.losses.head import linear_total
 
     def loss(hidden: Any, kernel: Any, targets: Any, weights: Any) -> Any:
         scale, aux = weights / weights.sum(), Aux(weights, targets, targets)
-        return linear_total(cross_entropy, kernel, hidden, targets, scale, aux, chunk=0)[0]
+        return linear_total(cross_entropy, kernel, hidden, targets, scale, aux, chunk=sizes.chunk)[
+            0
+        ]
 
     return loss
 
 
-def _optax(case: Case) -> Callable[..., Any]:
+def _optax(sizes: Sizes, case: Case) -> Callable[..., Any]:
     import jax.numpy as jnp
     import optax
 
@@ -142,7 +145,7 @@ def _optax(case: Case) -> Callable[..., Any]:
     return loss
 
 
-def _tokamax(case: Case) -> Callable[..., Any]:
+def _tokamax(sizes: Sizes, case: Case) -> Callable[..., Any]:
     sys.argv[1:] = []  # it reads flags from them
     import tokamax
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,14 @@ def test_help_lists_every_verb_and_each_explains_itself(commands, capsys):
 RAISES = '"""Raises."""\nfrom dlm.core.errors import UserError\ndef run(argv):\n    raise {}\n'
 
 
+KILLS_ITSELF = '''"""Waits."""
+import os, signal, time
+def run(argv):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(9)
+'''
+
+
 @pytest.mark.parametrize(
     ("raised", "status", "error"),
     [
@@ -111,6 +120,15 @@ def test_mistakes_and_interrupts_have_no_traceback(commands, capsys, raised, sta
     commands("fail", RAISES.format(raised))
     assert run.guarded(["fail"]) == status
     assert capsys.readouterr().err == error
+
+
+def test_a_termination_is_an_interrupt_whatever_the_verb_does(commands, capsys):
+    """As a cluster sends it before it takes a machine back: the status says, start me again."""
+    kept = signal.getsignal(signal.SIGTERM)
+    commands("wait", KILLS_ITSELF)
+    assert run.guarded(["wait"]) == 130
+    assert signal.getsignal(signal.SIGTERM) is kept
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_our_own_mistakes_keep_their_traceback(commands, capsys):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 
+from dlm.commands.build import Unclaimed
 from dlm.commands.setup import Setup, cache_dir, parse_options, take_flag
 from dlm.core.errors import UserError
 from dlm.core.files import write_atomic
@@ -39,7 +40,9 @@ def run(argv: list[str]) -> int:
         raise UserError(f"data does not know {options.rest[0]!r}; see python run.py data --help")
     if rows is not None and not rows.isdecimal():
         raise UserError(f"--rows={rows} is no number of rows")
-    show(Setup(options), split or "train", int(rows or 2), page=AUDIT in argv)
+    named = any(word.partition("=")[0] == "--config" for word in rest)
+    setup = Unclaimed(options) if named else Setup(options)  # the run in its workdir is another
+    show(setup, split or "train", int(rows or 2), page=AUDIT in argv)
     return 0
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from dlm.commands.measure import Measure
 from dlm.commands.results import write_results
-from dlm.commands.setup import Setup, parse_options, take_flag
+from dlm.commands.setup import Setup, parse_options, read_config, take_flag
+from dlm.commands.train import BEFORE, flat
 from dlm.core.errors import UserError
+from dlm.core.files import read_json
 
 
 def run(argv: list[str]) -> int:
@@ -27,7 +29,7 @@ def run(argv: list[str]) -> int:
     setup = Setup(options)
     params = setup.trained_params()
     measure, splits = Measure(setup), setup.settings.eval.splits
-    before = measure.before(splits)
+    before = known_before(setup) or measure.before(setup.initial_params(), splits)
     after = measure.whole(params, splits)
     figures = write_results(setup, Path(output or options.workdir / "eval"), before, after)
     width = max(map(len, after.figures))
@@ -36,3 +38,18 @@ def run(argv: list[str]) -> int:
         old = figures.get(f"before/{name}")
         print(f"{name:<{width}}  {'' if old is None else f'{old:.4f}':>6}  {figures[name]:.4f}")
     return 0
+
+
+def known_before(setup: Setup) -> dict[str, float]:
+    """What the run itself measured before its training; {} where something else is asked now.
+
+    The weights that it began with may be gone by now, or changed.
+    """
+    path, splits = setup.workdir / BEFORE, setup.settings.eval.splits
+    saved, asked = flat(read_config(setup.workdir).to_dict()), flat(setup.resolved)
+    same = all(saved.get(name) == asked[name] for name in asked if name != "eval.splits")
+    if not (same and path.exists()):
+        return {}
+    figures = read_json(path)
+    known = all(f"{split}/loss" in figures for split in splits)
+    return {n: x for n, x in figures.items() if n.split("/")[0] in splits} if known else {}

@@ -9,6 +9,8 @@ template, and `--config.init=WORKDIR` begins with its weights.
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from dlm.commands.setup import take_flag
 from dlm.core.errors import UserError
 from dlm.core.files import write_json
 from dlm.data.pipeline import DataConfig
-from dlm.dialogue.templates import TemplateConfig
+from dlm.dialogue.encoding import PolicyConfig
+from dlm.dialogue.templates import TemplateConfig, bind
 from dlm.models.decoder import Model
 from dlm.training.checkpoints import Checkpoints
 from dlm.weights import sources
@@ -49,17 +52,31 @@ def run(argv: list[str]) -> int:
 
 
 def make_run(source: sources.Source, workdir: Path) -> None:
-    """Writes tokenizer, checkpoint, shape and, last, the config: without it there is no run."""
+    """Writes tokenizer, checkpoint, shape and config: the whole run or none.
+
+    Raises:
+      UserError: the checkpoint has no chat template that can be used, so nobody could talk to it.
+    """
     tokenizer = start.checkpoint_tokenizer(source)
+    template = TemplateConfig("checkpoint")
+    try:
+        bind(template, tokenizer, PolicyConfig())
+    except UserError as error:
+        raise UserError(
+            f"{error} (to train from it, name it as init; to write it elsewhere, export it)"
+        ) from None
     params = source.load(Model(source.config))
-    tokenizer.save(workdir / start.TOKENIZER)
+    aside = workdir.with_name(f".{workdir.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    tokenizer.save(aside / start.TOKENIZER)
     digests = {"tokenizer": tokenizer.digest, "init": source.digest}
-    with Checkpoints(workdir / start.CHECKPOINTS, digests=digests) as checkpoints:
+    with Checkpoints(aside / start.CHECKPOINTS, digests=digests) as checkpoints:
         checkpoints.save(0, {"params": params, "step": np.zeros((), np.int32)})
     settings = Settings(
         model=source.config,
-        template=TemplateConfig("checkpoint"),
+        template=template,
         data=DataConfig(length=min(source.config.max_length, _LENGTH)),
     )
-    write_json(workdir / start.MODEL_FILE, asdict(source.config))
-    write_json(workdir / start.CONFIG_FILE, asdict(settings))
+    write_json(aside / start.MODEL_FILE, asdict(source.config))
+    write_json(aside / start.CONFIG_FILE, asdict(settings))
+    os.replace(aside, workdir)

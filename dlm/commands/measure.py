@@ -50,12 +50,11 @@ class Measure:
         scores = score_split(self._score_step, params, self._setup.batches(pieces), pieces)
         return divide(scores.means(), split)
 
-    def before(self, splits: Sequence[str]) -> dict[str, float]:
-        """The figures of the model as it starts.
+    def before(self, params: dict, splits: Sequence[str]) -> dict[str, float]:
+        """The figures of the model as it starts, with its initial parameters.
 
         Of weights drawn anew they are teacher-forced only: what they write is noise, and long.
         """
-        params = self._setup.initial_params()
         if not is_drawn(self._setup.settings.init):
             return self.whole(params, splits).figures
         figures: dict[str, float] = {}

@@ -26,14 +26,13 @@ from dlm.commands.start import model_config
 from dlm.core.errors import UserError
 from dlm.data.batch import Batch
 from dlm.training.flop import FORMULA, step_flop
-from dlm.training.mesh import make_mesh
+from dlm.training.mesh import make_mesh, shaped
 from dlm.training.plan import (
     Memory,
     check_room,
     compile_step,
     memory,
     parameter_counts,
-    shaped,
     topology_devices,
 )
 

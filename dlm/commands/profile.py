@@ -23,8 +23,8 @@ from dlm.commands.setup import parse_options, take_flag
 from dlm.commands.start import model_config
 from dlm.core.errors import UserError
 from dlm.core.progress import Progress
-from dlm.training.mesh import make_mesh
-from dlm.training.plan import compile_step, shaped
+from dlm.training.mesh import make_mesh, shaped
+from dlm.training.plan import compile_step
 from dlm.training.step import State
 from dlm.training.trace import Row, find_traces, measured, profile
 

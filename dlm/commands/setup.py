@@ -263,11 +263,6 @@ class Setup:
                 f"tools={name!r}: {error}; name a module with world(dialogue)"
             ) from None
 
-    @cached_property
-    def tools(self) -> Mapping[str, Tool]:
-        """The functions that calls may name, for the grammar of calls."""
-        return self.open_world(self.split("train")[0]).tools
-
     def initial_params(self, mesh: Mesh | None = None) -> dict:
         """The parameters before the first update; `mesh` as in `start.initial_params`.
 

@@ -21,7 +21,7 @@ from dlm.models import families
 from dlm.models.config import ModelConfig
 from dlm.models.decoder import Model
 from dlm.training.checkpoints import Checkpoints
-from dlm.training.mesh import param_shardings
+from dlm.training.mesh import param_shardings, shaped
 from dlm.weights import sources
 from dlm.weights.tensors import Place, place_on_default
 
@@ -227,11 +227,7 @@ def trained_params(
             raise UserError(f"{workdir} holds no checkpoint that is whole; resume its training")
         shapes = jax.eval_shape(model.init, jax.random.key(0))
         if shardings is not None:
-            shapes = jax.tree.map(
-                lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-                shapes,
-                shardings,
-            )
+            shapes = shaped(shapes, shardings)
         like = {"params": shapes}
         return checkpoints.restore(step, like, partial=True)["params"]
 

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from dlm.commands.build import build, total_updates, training_batches
+from dlm.commands.build import Training, build, total_updates, training_batches
 from dlm.commands.environment import describe_environment
 from dlm.commands.measure import Measure
 from dlm.commands.results import write_results
@@ -38,13 +38,18 @@ from dlm.core.files import hold_folder, read_json, write_json
 from dlm.training import loop
 from dlm.training.checkpoints import Checkpoints
 from dlm.training.log import MetricsLog
-from dlm.training.mesh import make_mesh
+from dlm.training.mesh import make_mesh, shaped
 from dlm.training.optimizer import rule_table
 from dlm.training.processes import from_first, is_first, joined, on_first
+from dlm.training.step import State
 from dlm.training.tracker import Tracker
 
 BEFORE = "before.json"
-FREE = {"data.cache_dir", "train.log_every"}  # settings that no result depends on
+# Settings that no result depends on, but for rounding.
+FREE = {
+    *("data.cache_dir", "train.log_every", "train.accumulate", "loss.chunk"),
+    *("model.attention", "model.remat", "model.scan_layers"),
+}
 
 
 def run(argv: list[str]) -> int:
@@ -79,14 +84,12 @@ def _train(setup: Setup, mesh: Mesh, logs: Path) -> dict[str, float]:
     from_first(lambda: claim_workdir(setup))
     batches = training_batches(setup)
     total_updates(setup, batches)  # refused before parameters are made
-    params = setup.initial_params(mesh)
-    training = build(setup, mesh, batches, params)
-    print(rule_table(training.trainable, params))
+    shapes = jax.eval_shape(setup.model.init, jax.random.key(0))
+    training = build(setup, mesh, batches, shapes)
+    print(rule_table(training.trainable, shapes))
+    like = shaped(jax.eval_shape(training.make_state, shapes), training.shardings)
 
     measure = Measure(setup)
-    before = on_first(lambda _: measure_before(setup, measure))
-    make_state = jax.jit(training.make_state, out_shardings=training.shardings, donate_argnums=0)
-    state = make_state(params)
     checkpoints = Checkpoints(
         setup.workdir / CHECKPOINTS,
         digests={
@@ -103,9 +106,11 @@ def _train(setup: Setup, mesh: Mesh, logs: Path) -> dict[str, float]:
     with checkpoints:
         tracker = Tracker()
         restored = checkpoints.latest_good()
-        if restored is not None:
+        if restored is None:
+            state = first_state(setup, mesh, training, measure)
+        else:
             print(f"resuming {setup.workdir} at step {restored}")
-            state = checkpoints.restore(restored, state)
+            state = checkpoints.restore(restored, like)
             tracker = Tracker.load(checkpoints.extra(restored))
         with MetricsLog(logs, restored=restored) as log:
             if restored is None:  # a metric that is not there is refused before anything is learned
@@ -124,16 +129,32 @@ def _train(setup: Setup, mesh: Mesh, logs: Path) -> dict[str, float]:
                 log=log,
                 place=training.place,
             )
-        best = checkpoints.best_good()
+        best, params = checkpoints.best_good(), state.params
         if best is not None and best != int(state.step):
-            state = checkpoints.restore(best, state)
+            del state, params  # the best ones take their place
+            params = checkpoints.restore(best, {"params": like.params}, partial=True)["params"]
 
     def report(params: dict) -> dict[str, float]:
+        before = read_json(setup.workdir / BEFORE)
         after = measure.whole(params, settings.eval.splits)
         after.figures.update(tracker.figures())
         return write_results(setup, setup.workdir, before, after)
 
-    return on_first(report, state.params)
+    return on_first(report, params)
+
+
+def first_state(setup: Setup, mesh: Mesh, training: Training, measure: Measure) -> State:
+    """The state before the first step; what the model can do by then is kept in the workdir."""
+    params = setup.initial_params(mesh)
+
+    def keep(params: dict) -> None:
+        figures = measure.before(params, setup.settings.eval.splits)
+        finite = {name: value for name, value in figures.items() if math.isfinite(value)}
+        write_json(setup.workdir / BEFORE, finite)
+
+    on_first(keep, params)
+    make_state = jax.jit(training.make_state, out_shardings=training.shardings, donate_argnums=0)
+    return make_state(params)
 
 
 def claim_workdir(setup: Setup) -> None:
@@ -175,12 +196,3 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             leaves[f"{prefix}{key}"] = json.loads(json.dumps(value))
     return leaves
-
-
-def measure_before(setup: Setup, measure: Measure) -> dict[str, float]:
-    """The figures of the model as it starts; kept in the workdir, so that a resume reads them."""
-    path = setup.workdir / BEFORE
-    if not path.exists():
-        figures = measure.before(setup.settings.eval.splits)
-        write_json(path, {name: value for name, value in figures.items() if math.isfinite(value)})
-    return read_json(path)

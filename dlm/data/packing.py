@@ -53,22 +53,19 @@ class Packing:
     Args:
       lengths: [N] tokens of each piece, each in 1..length.
       length: T, tokens a row holds.
-      max_segments: most pieces in a row; None = as many as fit.
 
     Raises:
       ValueError: a piece that fits no row, or none at all in it.
     """
 
-    def __init__(self, lengths: np.ndarray, length: int, *, max_segments: int | None = None):
+    def __init__(self, lengths: np.ndarray, length: int):
         lengths = np.asarray(lengths, np.int64)
         bad = np.flatnonzero((lengths < 1) | (lengths > length))
         if len(bad):
             raise ValueError(f"piece {bad[0]}: {lengths[bad[0]]} tokens, a row holds 1..{length}")
-        if max_segments is not None and max_segments < 1:
-            raise ValueError(f"max_segments={max_segments} must be at least 1")
         self.lengths = lengths
         ranked = np.sort(lengths)[::-1].tolist()
-        rows = np.asarray(_best_fit(ranked, length, max_segments or len(ranked)), np.int64)
+        rows = np.asarray(_best_fit(ranked, length), np.int64)
         self._ranks = np.argsort(rows, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(np.bincount(rows))]).astype(np.int64)
         self.num_rows = len(self._starts) - 1
@@ -121,16 +118,15 @@ def efficiency(lengths: np.ndarray, length: int, rows: int) -> float:
     return float(np.sum(lengths) / (rows * length)) if rows else 0.0
 
 
-def _best_fit(ranked: list[int], length: int, max_segments: int) -> list[int]:
+def _best_fit(ranked: list[int], length: int) -> list[int]:
     """The row of each piece, for lengths that fall.
 
     Bit f of `free` is set where some row has exactly f free positions, so the best fit for n
     tokens is the lowest set bit at or above n.
     """
     rows_by_space: list[list[int]] = [[] for _ in range(length + 1)]
-    segments: list[int] = []
     placed: list[int] = []
-    free = 0
+    free = rows = 0
     for tokens in ranked:
         fitting = free >> tokens
         if fitting:
@@ -138,13 +134,11 @@ def _best_fit(ranked: list[int], length: int, max_segments: int) -> list[int]:
             row = rows_by_space[space].pop()
             if not rows_by_space[space]:
                 free ^= 1 << space
-            segments[row] += 1
         else:
-            space, row = length, len(segments)
-            segments.append(1)
+            space, row, rows = length, rows, rows + 1
         placed.append(row)
         left = space - tokens
-        if left and segments[row] < max_segments:
+        if left:
             rows_by_space[left].append(row)
             free |= 1 << left
     return placed

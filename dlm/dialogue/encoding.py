@@ -44,11 +44,6 @@ class Encoded:
     unit_ids: np.ndarray
 
 
-def channel_id(name: str) -> int:
-    """Returns the id of a role or channel in `Encoded.channel_ids`."""
-    return _IDS[name]
-
-
 def encode(dialogue: Dialogue, template: Template, policy: PolicyConfig) -> Encoded:
     """Returns a whole dialogue as arrays, however long."""
     return _encoded(_lines(dialogue, template, policy))

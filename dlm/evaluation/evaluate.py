@@ -62,7 +62,7 @@ def make_score_step(model: Model, token_loss: Callable, *, chunk: int) -> ScoreS
 
 
 def score_split(score_step: ScoreStep, params: dict, batches: Batches, pieces: Pieces) -> Scores:
-    """Teacher-forced scores of every piece of a split, summed exactly (C35).
+    """Teacher-forced scores of every piece of a split, summed exactly.
 
     Args:
       score_step: from `make_score_step`.

@@ -136,6 +136,15 @@ def state_shardings(state: State, params: Mapping[str, Any]) -> State:
     return State(everywhere, everywhere, dict(params), opt_state, everywhere)
 
 
+def shaped(tree: Any, shardings: Any) -> Any:
+    """The tree (arrays or shapes) as shapes that lie as the shardings say."""
+
+    def one(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(one, tree, shardings)
+
+
 def rows_of_devices(mesh: Mesh, rows: int) -> dict[Any, range]:
     """Which rows of a batch each device of this process holds."""
     parts = NamedSharding(mesh, PartitionSpec(ROWS)).addressable_devices_indices_map((rows,))

@@ -17,6 +17,7 @@ from dlm.core.errors import UserError
 from dlm.core.paths import flatten, split
 from dlm.data.batch import Batch
 from dlm.models.devices import ROWS
+from dlm.training.mesh import shaped
 from dlm.training.step import State, TrainStep
 
 CACHE = "jax_enable_compilation_cache"
@@ -26,7 +27,7 @@ ALONE = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-REMEDY = "lower data.rows, raise train.accumulate or mesh.fsdp"
+REMEDY = "lower data.rows, raise train.accumulate or mesh.fsdp, or set model.remat"
 
 
 class Memory(NamedTuple):
@@ -47,15 +48,6 @@ class Memory(NamedTuple):
     temporaries: int
     other: int
     total: int
-
-
-def shaped(tree: Any, shardings: Any) -> Any:
-    """The tree (arrays or shapes) as shapes that lie as the shardings say."""
-
-    def one(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    return jax.tree.map(one, tree, shardings)
 
 
 def compile_step(step: TrainStep, state: State, batch: Batch, mesh: Mesh) -> Any:

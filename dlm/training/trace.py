@@ -141,7 +141,7 @@ class _Sources:
         while frame in self._frames:
             place = self._places[self._frames[frame]["file_location_id"]]
             path = Path(self._files[place["file_name_id"]])
-            if path.is_relative_to(ROOT):
+            if path.is_relative_to(ROOT) and "site-packages" not in path.parts:
                 return f"{path.relative_to(ROOT)}:{place['line']}"
             innermost = innermost or f"{path.name}:{place['line']}"
             frame = self._frames[frame]["parent_frame_id"] - 1  # counted from 1, 1 = none

@@ -162,7 +162,9 @@ def _add_field(writer: Any, name: str, value: Any) -> None:
     if isinstance(value, bool):
         writer.add_bool(name, value)
     elif isinstance(value, int):
-        writer.add_uint32(name, value)
+        low, wide = value < 0, not -(2**31) <= value < 2**32
+        kinds = (writer.add_uint32, writer.add_uint64), (writer.add_int32, writer.add_int64)
+        kinds[low][wide](name, value)
     elif isinstance(value, float):
         writer.add_float32(name, value)
     elif isinstance(value, str):

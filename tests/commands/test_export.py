@@ -211,6 +211,24 @@ def test_a_gguf_file_becomes_a_folder_with_its_tokenizer(chatty, tmp_path):
     assert open_source(str(tmp_path / "back.gguf")).metadata["tokenizer.ggml.pre"] == "smollm"
 
 
+def test_a_checkpoint_that_nobody_could_talk_to_is_no_run(chatty, tmp_path, capsys):
+    _, config, params, metadata = chatty
+    silent = {name: value for name, value in metadata.items() if "chat_template" not in name}
+    export.write_gguf(tmp_path / "m.gguf", params, config, metadata=silent)
+    words = [f"--source={tmp_path / 'm.gguf'}", f"--target={tmp_path / 'run'}", "--format=dlm"]
+    assert run.guarded(["import", *words]) == 2
+    assert "to train from it, name it as init" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.gguf"]
+
+
+def test_numbers_of_metadata_keep_their_size(chatty, tmp_path):
+    _, config, params, _ = chatty
+    numbers = {"general.parameter_count": 8 * 10**9, "a.b": -1, "a.c": -(2**40), "a.d": 1}
+    export.write_gguf(tmp_path / "m.gguf", params, config, metadata=numbers)
+    found = open_source(str(tmp_path / "m.gguf")).metadata
+    assert {name: found[name] for name in numbers} == numbers
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

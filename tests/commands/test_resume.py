@@ -173,3 +173,14 @@ def test_a_run_goes_on_on_another_mesh(folder, undisturbed):
         np.testing.assert_allclose(got, leaf.ravel(), rtol=0, atol=1e-5, err_msg=path)
     resumed = left_behind(folder / "meshes")[1]
     assert [row["step"] for row in resumed] == [row["step"] for row in log]
+
+
+def test_a_run_begins_with_another_one_on_several_devices(folder, undisturbed):
+    """What it measures before its first step is what the other one ended with."""
+    _, (summary, _) = undisturbed("packed")
+    words = flags(
+        folder, "second", **{**TINY, "init": folder / "undisturbed packed", "train.steps": 1}
+    )
+    on_devices(folder, [*words, "--config.mesh.data=1", "--config.mesh.fsdp=2"], 2)
+    begun = left_behind(folder / "second")[0]
+    assert begun["before/validation/loss"] == pytest.approx(summary["validation/loss"], rel=1e-5)

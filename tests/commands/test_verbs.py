@@ -141,6 +141,20 @@ def test_eval_takes_changes_of_the_config(workdir, tmp_path):
     assert "train/loss" in figures(tmp_path / "summary.json")
 
 
+def test_eval_keeps_what_was_measured_before_the_training(folder, workdir):
+    """The weights that a run began with may be gone: its own figures are taken."""
+    changes = {"init": folder / "began", "train.steps": 2, "train.eval_every": None}
+    changes |= {"data.on_bad_record": "skip", "optimizer.warmup": 0.0}
+    shutil.copytree(workdir, folder / "began")
+    assert run.guarded(["train", *flags(folder, "later", **changes)]) == 0
+    (folder / "began" / "checkpoints").rename(folder / "gone")
+    assert run.guarded(["eval", f"--workdir={folder / 'later'}"]) == 0
+    trained, again = (
+        figures(folder / "later" / name) for name in ("summary.json", "eval/summary.json")
+    )
+    assert again["before/validation/loss"] == trained["before/validation/loss"]
+
+
 def test_eval_says_what_it_scored(workdir, tmp_path):
     """Of `at_most` dialogues; a turn too long for a row is scored nowhere, and said to be so."""
     words = [f"--workdir={workdir}", "--config.eval.splits=('train', 'validation')"]
@@ -195,6 +209,26 @@ def test_data_shows_what_the_model_sees(folder, capsys):
     page = (folder / "shown" / "audit.html").read_text(encoding="utf-8")
     assert "weight 1, channel reply, turn 0, segment 1" in page
     assert not (folder / "shown" / "config.json").exists()
+
+
+def test_data_shows_what_it_is_asked_for_not_the_run_of_that_name(folder, workdir, capsys):
+    kept = (workdir / "tokenizer" / "tokenizer.json").read_bytes()
+    changes = {"data.on_bad_record": "skip", "tokenizer.vocab_size": 300}
+    told = []
+    for words in (flags(folder, "done", **changes), flags(folder, "elsewhere", **changes)):
+        assert run.guarded(["data", *words]) == 0
+        shown = capsys.readouterr().out
+        told.append(shown[shown.index("==== row 0") : shown.index("picture:")])
+    assert told[0] == told[1]
+    assert (workdir / "tokenizer" / "tokenizer.json").read_bytes() == kept
+
+
+def test_a_finished_run_takes_other_micro_batches(folder, workdir):
+    """What no result depends on, but for rounding, may change from one start to the next."""
+    shutil.copytree(workdir, folder / "again")
+    changes = {"train.accumulate": 2, "loss.chunk": 7, "model.remat": "layers"}
+    words = flags(folder, "again", **{"data.on_bad_record": "skip", **changes})
+    assert run.guarded(["train", *words]) == 0
 
 
 def test_a_run_starts_from_another(folder, workdir):

@@ -13,7 +13,6 @@ from dlm.dialogue.checks import RecordError
 from dlm.dialogue.encoding import (
     CHANNEL_NAMES,
     Rejected,
-    channel_id,
     encode,
     fit,
     fit_many,
@@ -159,7 +158,7 @@ def test_positions_know_channel_turn_and_unit(template, dialogue):
         index = number - offset
         message = dialogue.messages[index] if index >= 0 else None
         name = (message.channel or message.role) if message else "tools"
-        assert set(encoded.channel_ids[cut].tolist()) == {channel_id(name)}
+        assert set(encoded.channel_ids[cut].tolist()) == {CHANNEL_NAMES.index(name)}
         turn = turn_of_messages(dialogue)[index] if message else -1
         assert set(encoded.turn_ids[cut].tolist()) == {turn}
         header = 1 if number else 0
@@ -169,7 +168,7 @@ def test_positions_know_channel_turn_and_unit(template, dialogue):
 
 
 def test_channels_are_numbered_once():
-    assert [channel_id(name) for name in CHANNEL_NAMES] == list(range(11))
+    assert [CHANNEL_NAMES.index(name) for name in CHANNEL_NAMES] == list(range(11))
     assert CHANNEL_NAMES[5:] == ("intent", "state", "reason", "call", "act", "reply")
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dlm.core.mean import Mean
 from dlm.dialogue.builtin_template import BuiltinTemplate
-from dlm.dialogue.encoding import Encoded, channel_id, fit
+from dlm.dialogue.encoding import CHANNEL_NAMES, Encoded, fit
 from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.tokenizer import TokenizerConfig, train
@@ -25,7 +25,7 @@ def piece(spans: list[tuple[str, int, int]], weight: float = 1.0) -> Encoded:
     """
     channels, units, weights = [], [], []
     for channel, unit, length in spans:
-        channels += [channel_id(channel)] * (length + 1)
+        channels += [CHANNEL_NAMES.index(channel)] * (length + 1)
         units += [-1] + [unit] * length
         weights += [0.0] + [weight if unit >= 0 else 0.0] * length
     n = len(channels)

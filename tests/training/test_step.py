@@ -361,35 +361,6 @@ def test_small_updates_survive_bfloat16_compute():
     np.testing.assert_allclose(moved[jnp.float32], 0.1, rtol=0.01)
 
 
-def scans_of(jaxpr):
-    """Every scan of a program, those within its parts included."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "scan":
-            yield equation
-        for part in jax.tree.leaves(list(equation.params.values())):
-            inner = getattr(part, "jaxpr", part)
-            if hasattr(inner, "eqns"):
-                yield from scans_of(inner)
-
-
-def test_what_bfloat16_compute_keeps_or_adds_up_is_float32():
-    """Parameters, moments, metrics, and whatever a scan carries: micro-batches and loss sums."""
-    narrow = replace(make_model(), dtype="bfloat16")
-    objective = make_objective(cross_entropy, narrow, chunk=16, train=True)
-    run = make_run(ADAMW, objective=objective, accumulate=4)
-    program = jax.make_jaxpr(run.step)(run.state(), make_batch())
-    assert "bf16" in str(program)
-    carried = [
-        kept.aval.dtype
-        for scan in scans_of(program.jaxpr)
-        for kept in scan.outvars[: scan.params["num_carry"]]
-    ]
-    results = [result.dtype for result in program.out_avals]
-    for kept in (carried, results):
-        floats = {dtype for dtype in kept if jnp.issubdtype(dtype, jnp.floating)}
-        assert floats == {jnp.dtype(jnp.float32)}
-
-
 def test_frozen_parameters_reach_the_objective():
     def distance(params, batch, context):
         return {"loss": Mean(jnp.sum((params["w"] - context.frozen["w"]) ** 2), jnp.float32(1))}

@@ -11,13 +11,13 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from dlm.core.errors import UserError
 from dlm.data.batch import empty_batch
 from dlm.models.devices import AXES
+from dlm.training.mesh import shaped
 from dlm.training.plan import (
     Memory,
     check_room,
     compile_step,
     memory,
     on_device,
-    shaped,
     topology_devices,
 )
 from dlm.training.step import State
