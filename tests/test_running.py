@@ -1,9 +1,11 @@
-"""What docs/running.md names is there: the tests behind its promises, the verbs, the settings."""
+"""What the pages of docs/ name is there: the tests behind promises, the verbs, the settings."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+import pytest
 
 import run
 from dlm.commands.settings import base
@@ -12,12 +14,20 @@ ROOT = Path(run.__file__).parent
 PAGE = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
 
 
-def test_every_test_that_is_named_exists():
-    named = re.findall(r"`((?:tests|experiments)/[\w/]+\.py)(?:::(\w+))?`", PAGE)
+@pytest.mark.parametrize("page", ["running.md", "checks.md"])
+def test_every_test_that_is_named_exists(page):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:tests|experiments)/[\w/]+\.py)(?:::(\w+))?`", text)
     assert len(named) > 10
     for path, name in named:
         source = (ROOT / path).read_text(encoding="utf-8")
         assert not name or f"\ndef {name}(" in source, f"{path}::{name}"
+
+
+def test_every_check_has_a_row():
+    text = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| C(\d+) \|.*`tests/[\w/]+\.py::test_\w+`.*\|$", text, re.MULTILINE)
+    assert [int(row) for row in rows] == list(range(1, 16))
 
 
 def test_every_command_and_setting_exists():
