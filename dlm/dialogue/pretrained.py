@@ -69,6 +69,15 @@ def from_directory(directory: str | Path, own: Sequence[str] = ()) -> Tokenizer:
       UserError: there is none, it is damaged, or of a kind that we cannot use.
     """
     folder = Path(directory)
+    try:
+        pretrained = _read_directory(folder)
+        return build(pretrained, str(folder), own)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise UserError(f"{folder}: its tokenizer files are damaged ({problem})") from None
+
+
+def _read_directory(folder: Path) -> Pretrained:
     config = _read_optional(folder / "tokenizer_config.json")
     path = folder / "tokenizer.json"
     file = files.read_json(path) if path.exists() else _from_vocabulary(folder)
@@ -84,15 +93,11 @@ def from_directory(directory: str | Path, own: Sequence[str] = ()) -> Tokenizer:
             flags = {"special": bool(token["special"])}
             file["added_tokens"].append(added_token(int(identity), token["content"], **flags))
     adds_bos = config.get("add_bos_token")
-    return build(
-        Pretrained(
-            file=file,
-            special=special,
-            chat_template=_chat_template(folder, config),
-            adds_bos=_begins(file, special.get("bos_token")) if adds_bos is None else adds_bos,
-        ),
-        str(folder),
-        own,
+    return Pretrained(
+        file=file,
+        special=special,
+        chat_template=_chat_template(folder, config),
+        adds_bos=_begins(file, special.get("bos_token")) if adds_bos is None else adds_bos,
     )
 
 

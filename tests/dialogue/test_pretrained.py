@@ -296,6 +296,25 @@ def test_what_is_missing_is_named(tmp_path):
         pretrained.from_llama2c(tmp_path / "tok.bin")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tokenizer.json", "[]"),
+        ("tokenizer.json", '{"model": 3}'),
+        ("tokenizer.json", '{"model": {"type": "BPE"}, "added_tokens": [{"id": 1}]}'),
+        ("tokenizer_config.json", "[1]"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"a": 2}}'),
+    ],
+)
+def test_damaged_files_are_told_in_one_line(llama, tmp_path, name, text):
+    llama.save_pretrained(tmp_path, "")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match="its tokenizer files are damaged") as caught:
+        pretrained.from_directory(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_chat_template_is_found_where_checkpoints_keep_it(llama, tmp_path):
     llama.save(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
