@@ -40,7 +40,8 @@ class Aux(NamedTuple):
       weight: [N] float32 > 0, the weight of the target; the library multiplies by it, not the loss.
       channel: [N] int32, role or channel of the target.
       position: [N] int32, position in the dialogue.
-      previous: [N, P] int32, earlier tokens of the segment; None unless a loss asks.
+      previous: [N, P] int32, earlier tokens of the segment, -1 where there is none; None unless
+        the loss is declared by `reads_previous`.
       others: arrays [N, ...] of a second pass or a teacher; None unless an objective gives them.
     """
 
@@ -198,6 +199,18 @@ def covers(mask: Callable[..., jax.Array]) -> Callable[[Loss], Loss]:
         return loss
 
     return declare
+
+
+def reads_previous(loss: Loss) -> Loss:
+    """Declares that a token loss reads `aux.previous`, which is made for those that do alone."""
+    setattr(loss, "reads_previous", True)  # noqa: B010  (as in `covers`)
+    return loss
+
+
+def asks_for_previous(loss: TokenLoss) -> bool:
+    """Whether a token loss, bound or not, reads `aux.previous`."""
+    function = loss.func if isinstance(loss, partial) else loss
+    return getattr(function, "reads_previous", False)
 
 
 def supervised_weights(loss: TokenLoss, targets: jax.Array, weights: jax.Array) -> jax.Array:

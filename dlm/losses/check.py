@@ -65,7 +65,8 @@ def _cases(tokens: list[int]) -> Iterator[tuple[str, jax.Array, jax.Array]]:
 
 def _aux(targets: jax.Array) -> Aux:
     count = jnp.arange(targets.size, dtype=jnp.int32)
-    return Aux(jnp.ones(targets.size, jnp.float32), jnp.zeros_like(count), count)
+    previous = jnp.stack([targets[::-1], jnp.full_like(targets, -1), targets], axis=1)
+    return Aux(jnp.ones(targets.size, jnp.float32), jnp.zeros_like(count), count, previous)
 
 
 def _check_values(

@@ -21,6 +21,7 @@ from dlm.losses.api import (
     Aux,
     Context,
     TokenLoss,
+    asks_for_previous,
     level,
     loss_name,
     supervised_weights,
@@ -116,10 +117,23 @@ def token_terms(
     weights = supervised_weights(loss, batch.targets, batch.loss_weights)
     scale, count = normalise(normaliser, weights, batch.segment_ids, batch.turn_ids)
     targets, scale, channels = (x.reshape(-1) for x in (batch.targets, scale, batch.channel_ids))
-    aux = Aux(weights.reshape(-1), channels, batch.positions.reshape(-1), others=others)
+    previous = earlier_tokens(batch) if asks_for_previous(loss) else None
+    places = batch.positions.reshape(-1)
+    aux = Aux(weights.reshape(-1), channels, places, previous, others)
     flat = hidden.reshape(-1, hidden.shape[-1])
     total, scores = linear_total(loss, kernel, flat, targets, scale, aux, chunk=chunk)
     return {"loss": Mean(total, count), **_logged(scores, scale, channels)}
+
+
+def earlier_tokens(batch: Batch) -> jax.Array:
+    """What stands before each target in its segment: [B * T, T] int32, -1 elsewhere.
+
+    The target of position t is the next token, so tokens up to t itself are before it.
+    """
+    length = batch.tokens.shape[1]
+    before = jnp.arange(length) <= jnp.arange(length)[:, None]
+    same = batch.segment_ids[:, :, None] == batch.segment_ids[:, None, :]
+    return jnp.where(same & before, batch.tokens[:, None, :], -1).reshape(-1, length)
 
 
 def _logged(scores: TokenScores, scale: jax.Array, channels: jax.Array) -> Terms:
