@@ -29,6 +29,7 @@ SCRATCH = "scratch"
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.json"
 TOKENIZER = "tokenizer"
+OF_THE_RUN = ("dropout", "attention", "remat", "scan_layers")  # of `model`, and no shape
 CHECKPOINTS = "checkpoints"
 
 
@@ -101,11 +102,15 @@ def model_config(settings: Settings) -> ModelConfig:
 
 
 def changed(shape: ModelConfig, said: ModelConfig) -> ModelConfig:
-    """A shape, changed by what a config says other than the defaults."""
+    """A shape, changed by what a config says other than the defaults.
+
+    How the layers are run is no shape: that is always what this config says.
+    """
     default = ModelConfig()
     given = {field.name: getattr(said, field.name) for field in fields(ModelConfig)}
     return replace(
-        shape, **{n: value for n, value in given.items() if value != getattr(default, n)}
+        shape,
+        **{n: x for n, x in given.items() if n in OF_THE_RUN or x != getattr(default, n)},
     )
 
 

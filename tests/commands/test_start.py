@@ -50,6 +50,13 @@ def test_a_preset_is_changed_by_what_the_config_says():
     assert shape.vocab_size == 0
 
 
+def test_how_layers_are_run_is_not_inherited():
+    """A run on a CPU goes on from one on a GPU, without its dropout."""
+    source = dataclasses.replace(TINY, dropout=0.3, attention="flash", remat="layers")
+    assert start.changed(source, ModelConfig()) == TINY
+    assert start.changed(TINY, ModelConfig(scan_layers=True)).scan_layers
+
+
 def test_a_run_gives_its_shape_and_its_best_parameters(workdir):
     folder, params = workdir
     given = settings(str(folder), dropout=0.5)
