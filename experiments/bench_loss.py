@@ -37,7 +37,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.sides import forget_peak, resident, show, show_header, take_turns, timed
+from experiments.sides import (
+    add_fields,
+    forget_peak,
+    resident,
+    show,
+    show_header,
+    take_turns,
+    timed,
+)
 
 COLUMNS = ("supervised", "ms", "TFLOP/s", "of matmul", "temp MB", "logits", "memory MB", "ratio")
 TORCH_CHUNK = 256
@@ -284,11 +292,7 @@ def _check(results: dict[str, Any], tolerance: float) -> None:
 def main() -> None:
     """Prints the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in Sizes._field_defaults.items():
-        if default is False:
-            parser.add_argument(f"--{name}", action="store_true")
-        else:
-            parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
+    add_fields(parser, Sizes._field_defaults)
     parser.add_argument("--supervised", type=float, nargs="+", default=[0.25, 0.5, 1.0])
     parser.add_argument("--json", action="store_true", help="one JSON object a row")
     options = vars(parser.parse_args())

@@ -40,6 +40,7 @@ from dlm.data.batch import Batch, check, empty_batch
 from dlm.models.config import ModelConfig
 from dlm.training.flop import step_flop
 from experiments.sides import (
+    add_fields,
     forget_peak,
     installed,
     resident,
@@ -295,11 +296,7 @@ def measure(sides: list[str], sizes: Sizes, supervised: float) -> Iterator[dict[
 def main() -> None:
     """Prints the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in Sizes._field_defaults.items():
-        if default is False:
-            parser.add_argument(f"--{name}", action="store_true")
-        else:
-            parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
+    add_fields(parser, Sizes._field_defaults)
     parser.add_argument("--supervised", type=float, nargs="+", default=[1.0, 0.25], help="shares")
     parser.add_argument("--json", action="store_true", help="one JSON object a row")
     options = vars(parser.parse_args())

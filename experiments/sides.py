@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -68,6 +69,15 @@ def take_turns(
     for pipe, process in zip(pipes.values(), processes, strict=True):
         pipe.send(False)
         process.join()
+
+
+def add_fields(parser: argparse.ArgumentParser, defaults: Mapping[str, int]) -> None:
+    """Adds a flag a field: a number, or a switch where the default is False."""
+    for name, default in defaults.items():
+        if default is False:
+            parser.add_argument(f"--{name}", action="store_true")
+        else:
+            parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
 
 
 def show(row: dict[str, Any], columns: tuple[str, ...]) -> None:
