@@ -1,9 +1,11 @@
-"""Measures the data pipeline on one core: packing plans, encoding, the cache, batches.
+"""Measures the data pipeline: packing plans, encoding, the cache, batches, and what is learned.
 
     python experiments/bench_pipeline.py [--dialogues=20000] [--plan=1000000] [--json]
 
 Each row is measured in this one run, on generated dialogues; `ratio` is to the row before it of
-the same group. With --json, one JSON object a row.
+the same group. The last group trains a small model on dialogues of ever more turns: packed in one
+pass, padded, and with each turn an example of its own; there `ratio` is the learned tokens a second
+of the packed pass over the row's. With --json, one JSON object a row.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.tokenizer import TokenizerConfig, train
 
 LENGTH, ROWS = 256, 16
+LONG = 1024  # positions of a row that holds 32 turns
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -57,18 +60,17 @@ def plans(number: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def generated(number: int) -> list[Dialogue]:
-    """Seeded dialogues of made-up words, 2 to 6 turns each."""
+def generated(number: int, turns: int = 0) -> list[Dialogue]:
+    """Seeded dialogues of made-up words, of so many turns, or 2 to 6."""
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghij", k=rng.randint(2, 7))) for _ in range(2000)]
 
     def message(role: str) -> Message:
         return Message(role, " ".join(rng.choices(words, k=rng.randint(3, 9))))
 
-    return [
-        Dialogue(str(i), tuple(message(r) for r in ("user", "assistant") * rng.randint(2, 6)))
-        for i in range(number)
-    ]
+    roles = ("user", "assistant")
+    sizes = (turns or rng.randint(2, 6) for _ in range(number))
+    return [Dialogue(str(i), tuple(map(message, roles * n))) for i, n in enumerate(sizes)]
 
 
 def encodings(dialogues: list[Dialogue], folder: str) -> Iterator[dict[str, Any]]:
@@ -111,6 +113,65 @@ def batches(pieces: Pieces) -> Iterator[dict[str, Any]]:
         before = seconds
 
 
+def make_step(vocab_size: int) -> tuple[Callable[[Any], Any], Callable[[Any], int]]:
+    """The loss's gradients of a small model on a batch, and the bytes that it needs meanwhile."""
+    import jax
+
+    from dlm.losses.api import Context
+    from dlm.losses.cross_entropy import cross_entropy
+    from dlm.losses.objective import make_objective
+    from dlm.models.config import ModelConfig
+    from dlm.models.decoder import Model
+
+    model = Model(ModelConfig(vocab_size=vocab_size, num_layers=2, width=64, num_heads=4))
+    objective = make_objective(cross_entropy, model, train=False)
+    params = model.init(jax.random.key(0))
+
+    @jax.jit
+    def gradients(params: Any, batch: Any) -> Any:
+        return jax.grad(lambda p: objective(p, batch, Context(None, 0, 0))["loss"].total)(params)
+
+    def memory(batch: Any) -> int:
+        return gradients.lower(params, batch).compile().memory_analysis().temp_size_in_bytes
+
+    return lambda batch: jax.block_until_ready(gradients(params, batch)), memory
+
+
+def supervision(folder: str, number: int = 48) -> Iterator[dict[str, Any]]:
+    """What a second of training learns from dialogues of 4 to 32 turns, by how they are read."""
+    texts = (message.content for dialogue in generated(500) for message in dialogue.messages)
+    template = BuiltinTemplate(train(texts, (), TokenizerConfig(vocab_size=1024)))
+    step, memory = make_step(template.tokenizer.vocab_size)
+    for turns in (4, 8, 16, 32):
+        best = 0.0
+        for what, pack, expand in (
+            ("packed", True, False),
+            ("padded", False, False),
+            ("expanded", True, True),
+        ):
+            pieces = build_or_load(
+                *(generated(number, turns), template, PolicyConfig(expand=expand), LONG),
+                **{"name": f"{turns}", "data_digest": f"{turns}", "cache_dir": folder},
+            )
+            made = Batches(pieces, 2, LONG, pack=pack)
+            epoch = [made.batch(i) for i in range(min(4, made.num_steps()))]
+            step(epoch[0])  # compiles
+            seconds = min(
+                sum(timed(lambda batch=batch: step(batch))[0] for batch in epoch) for _ in range(3)
+            )
+            held = sum(int((batch.segment_ids > 0).sum()) for batch in epoch)
+            learned = sum(int((batch.loss_weights > 0).sum()) for batch in epoch) / seconds
+            best = best or learned
+            yield {
+                "what": f"{turns} turns, {what}",
+                "learned tokens/s": learned,
+                "tokens/s": held / seconds,
+                "waste": 1 - held / sum(batch.tokens.size for batch in epoch),
+                "memory, MB": memory(epoch[0]) / 1e6,
+                "ratio": best / learned,
+            }
+
+
 def main() -> None:
     """Prints the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -132,7 +193,7 @@ def main() -> None:
         for row in encodings(generated(options.dialogues), folder):
             pieces = row.pop("pieces")
             show(row)
-        for row in batches(pieces):
+        for row in (*batches(pieces), *supervision(folder)):
             show(row)
 
 

@@ -172,6 +172,7 @@ def test_padding_is_nothing(implementation):
     """C14: where it is and whatever lies there changes no loss, count or gradient."""
     model, params = model_of(implementation)
     wanted = gradients(model, params, PACKED)
+    assert float(wanted[1]) == PACKED.loss_weights.sum()
     noise = np.random.default_rng(5).integers(1, 60, PACKED.tokens.shape).astype(np.int32)
     there = PACKED.segment_ids > 0
     dirty = PACKED._replace(
