@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
+import run
 from dlm.models import families
 from dlm.models.decoder import Model
 from dlm.weights.sources import open_source
@@ -21,6 +25,17 @@ PROMPT = (
     "<|im_start|>assistant\n"
 )
 ANSWER = "The capital of France is Paris.<|im_end|>"
+
+LLAMA_CPP = """
+import json, sys
+import xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.n_ctx, params.n_parallel = sys.argv[1], 256, 1
+question = {"role": "user", "content": "What is the capital of France?"}
+asked = {"messages": [question], "temperature": 0, "max_tokens": 32}
+choice = xllamacpp.Server(params).handle_chat_completions(asked)["choices"][0]
+print("ANSWER" + json.dumps([choice["finish_reason"], choice["message"]["content"]]))
+"""
 
 
 @pytest.mark.slow
@@ -50,3 +65,19 @@ def test_it_knows_the_capital_of_france(smollm2_gguf):
         written.append(int(next_token(params, tokens, len(ids))))
         ids.append(written[-1])
     assert tokenizer.decode(written) == ANSWER
+
+
+@pytest.mark.slow
+def test_llama_cpp_serves_what_is_exported(smollm2_gguf, tmp_path):
+    """Weights, tokenizer, chat template and end of turn, by way of a run of ours."""
+    pytest.importorskip("xllamacpp")
+    words = [f"--source={smollm2_gguf}", f"--target={tmp_path / 'run'}", "--format=dlm"]
+    assert run.guarded(["import", *words]) == 0
+    words = [f"--source={tmp_path / 'run'}", f"--target={tmp_path / 'out.gguf'}", "--format=gguf"]
+    assert run.guarded(["export", *words, "--dtype=float16"]) == 0
+    command = [sys.executable, "-c", LLAMA_CPP, str(tmp_path / "out.gguf")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    _, marked, answer = done.stdout.partition("ANSWER")
+    assert marked, done.stderr[-2000:]
+    said = json.JSONDecoder().raw_decode(answer)[0]
+    assert said == ["stop", ANSWER.removesuffix("<|im_end|>")]
