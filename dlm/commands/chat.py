@@ -60,7 +60,8 @@ def run(argv: list[str]) -> int:
     if like or setup.has_corpus:
         begun = pick(setup, like or f"{setup.settings.eval.splits[0]}:0")
     introduction = getattr(setup.open_world(begun), "introduction", None)
-    print(introduction() if introduction else "", "/help lists commands.", file=sys.stderr)
+    begins = [introduction()] if introduction else []
+    print(*begins, "/help lists commands.", sep="\n", file=sys.stderr)
     chat(
         engine,
         setup.template,

@@ -51,14 +51,19 @@ def run(argv: list[str]) -> int:
             answered += answer(setup, engine, dialogues[start : start + TOGETHER])
             progress.update(len(answered))
     write_jsonl(target, answered)
-    failed = sum(map(has_failed, answered))
-    print(f"{len(answered)} dialogues, {failed} of them with a response that failed: {target}")
+    reasons = [reason for reason in map(failure, answered) if reason]
+    print(
+        f"{len(answered)} dialogues, {len(reasons)} of them with a response that failed: {target}"
+    )
+    if reasons:
+        print(f"the first one failed by {reasons[0]}")
     return 0
 
 
-def has_failed(dialogue: Dialogue) -> bool:
-    """Whether a response in it could not be used, so that an apology stands in its place."""
-    return any(isinstance(event, Failed) for event in from_dialogue(dialogue).events)
+def failure(dialogue: Dialogue) -> str:
+    """Why a response in it could not be used, so that an apology stands in its place; "" = none."""
+    events = from_dialogue(dialogue).events
+    return next((event.reason for event in events if isinstance(event, Failed)), "")
 
 
 def answer(setup: Setup, engine: Engine, dialogues: Sequence[Dialogue]) -> list[Dialogue]:

@@ -35,6 +35,7 @@ from dlm.commands.start import (
 )
 from dlm.core.errors import UserError
 from dlm.core.files import hold_folder, read_json, write_json
+from dlm.data.pipeline import Batches
 from dlm.training import loop
 from dlm.training.checkpoints import Checkpoints
 from dlm.training.log import MetricsLog
@@ -45,6 +46,7 @@ from dlm.training.step import State
 from dlm.training.tracker import Tracker
 
 BEFORE = "before.json"
+FEW_UPDATES = 50
 # Settings that no result depends on, but for rounding.
 FREE = {
     *("data.cache_dir", "train.log_every", "train.accumulate", "loss.chunk"),
@@ -87,6 +89,8 @@ def _train(setup: Setup, mesh: Mesh, logs: Path) -> dict[str, float]:
     shapes = jax.eval_shape(setup.model.init, jax.random.key(0))
     training = build(setup, mesh, batches, shapes)
     print(rule_table(training.trainable, shapes))
+    for line in remarks(setup, batches, training.total):
+        print(f"note: {line}")
     like = shaped(jax.eval_shape(training.make_state, shapes), training.shardings)
 
     measure = Measure(setup)
@@ -143,6 +147,16 @@ def _train(setup: Setup, mesh: Mesh, logs: Path) -> dict[str, float]:
     return on_first(report, params)
 
 
+def remarks(setup: Setup, batches: Batches, total: int) -> list[str]:
+    """What a user may not have meant, though a run is possible."""
+    lines = []
+    if total < FEW_UPDATES:
+        lines.append(f"only {total} updates: a model learns little by so few; raise train.epochs")
+    if batches.pieces.counts.supervised.get("call") and not setup.settings.tools:
+        lines.append("the dialogues hold calls and `tools` is empty: a conversation executes none")
+    return lines
+
+
 def first_state(setup: Setup, mesh: Mesh, training: Training, measure: Measure) -> State:
     """The state before the first step; what the model can do by then is kept in the workdir."""
     params = setup.initial_params(mesh)
@@ -152,6 +166,7 @@ def first_state(setup: Setup, mesh: Mesh, training: Training, measure: Measure) 
         finite = {name: value for name, value in figures.items() if math.isfinite(value)}
         write_json(setup.workdir / BEFORE, finite)
 
+    print("measuring the model before its training")
     on_first(keep, params)
     make_state = jax.jit(training.make_state, out_shardings=training.shardings, donate_argnums=0)
     return make_state(params)

@@ -67,7 +67,7 @@ def _draw(axes: Any, name: str, updates: Sequence[int], losses: Sequence[float])
 
 def _dress(axes: Any, losses: Sequence[float]) -> None:
     """Axes, grid and legend; nothing that is not read."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     if min(losses) > 0 and max(losses) > LOG_SCALE_FROM * min(losses):
         axes.set_yscale("log")
@@ -76,10 +76,11 @@ def _dress(axes: Any, losses: Sequence[float]) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlim(left=0)
     axes.set_xlabel("updates")
-    axes.set_ylabel("loss (nats per learned token)")
+    axes.set_ylabel("loss (train: as configured; validation: nats per learned token)")
     axes.grid(color="#e3e3e3", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper right")

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import run
+from dlm.commands.generate import failure
+from dlm.commands.settings import Settings
+from dlm.commands.train import remarks
+from dlm.data.writer import Counts
 from dlm.dialogue.readers import read
 
 CONFIGS = Path(run.__file__).parent / "configs"
@@ -178,6 +183,7 @@ def test_generate_answers_each_dialogue(workdir, tmp_path):
     words = [f"--workdir={workdir}", f"--input={source}", f"--output={target}"]
     assert run.guarded(["generate", *words]) == 0
     answers = list(read(target))
+    assert not any(map(failure, answers))
     assert [a.id for a in answers] == ["d0", "d1", "d2"]
     assert all(a.messages[-1].channel == "reply" for a in answers)
     assert all(len(a.messages) > 4 for a in answers)
@@ -229,6 +235,20 @@ def test_a_finished_run_takes_other_micro_batches(folder, workdir):
     changes = {"train.accumulate": 2, "loss.chunk": 7, "model.remat": "layers"}
     words = flags(folder, "again", **{"data.on_bad_record": "skip", **changes})
     assert run.guarded(["train", *words]) == 0
+
+
+def test_a_run_says_what_was_perhaps_not_meant():
+    """Too few updates to learn; calls that nothing will execute."""
+
+    def said(updates: int, calls: int, tools: str) -> list[str]:
+        pieces = SimpleNamespace(counts=Counts(supervised={"call": calls, "reply": 9}))
+        setup = SimpleNamespace(settings=Settings(tools=tools))
+        return [
+            line.split(":")[0] for line in remarks(setup, SimpleNamespace(pieces=pieces), updates)
+        ]
+
+    assert said(5, 3, "") == ["only 5 updates", "the dialogues hold calls and `tools` is empty"]
+    assert said(500, 3, "my_tools") == said(500, 0, "") == []
 
 
 def test_a_run_starts_from_another(folder, workdir):
