@@ -161,6 +161,7 @@ def test_mistakes_are_told(small):
         write_release(small / "release")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["en", "it", "zh"])
 def test_the_real_corpus(corpus_dir, tmp_path, language):
     """Counts of each language; what leaks is gone; English can be had back as published."""

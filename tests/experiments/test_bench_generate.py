@@ -22,6 +22,7 @@ def bench(monkeypatch) -> ModuleType:
     return bench_generate
 
 
+@pytest.mark.slow
 def test_both_sides_write_the_same_tokens(bench, monkeypatch, capsys):
     """The same checkpoint and prompts; rates follow from the time of a step."""
     pytest.importorskip("torch")

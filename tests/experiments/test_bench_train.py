@@ -54,6 +54,7 @@ def assert_sound(row: dict, share: float) -> None:
     assert row["memory MB"] > 0
 
 
+@pytest.mark.slow
 def test_both_sides_and_their_ratio(bench, monkeypatch, capsys):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
@@ -66,6 +67,7 @@ def test_both_sides_and_their_ratio(bench, monkeypatch, capsys):
     assert ratio["memory MB"] == pytest.approx(ours["memory MB"] / theirs["memory MB"])
 
 
+@pytest.mark.slow
 def test_without_torch_ours_alone(bench, monkeypatch, capsys):
     """A missing library is said on stderr; what is printed is a table of our rows."""
     find = importlib.util.find_spec

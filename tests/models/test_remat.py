@@ -14,6 +14,7 @@ from model_cases import FAMILIES, init, pack, random_tokens
 from dlm.core.paths import flatten, merge, split
 from dlm.models.decoder import Model
 
+pytestmark = pytest.mark.slow
 LAYERS = 2
 SEGMENTS, POSITIONS = pack([[9, 7], [13]], 17)
 TOKENS = random_tokens(SEGMENTS.shape)

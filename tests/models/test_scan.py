@@ -46,6 +46,7 @@ def value_and_gradients(model: Model, params: dict) -> tuple:
     return jax.value_and_grad(total, has_aux=True)(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("scans", [(), (1, 2, 1)])
 def test_scanned_equals_unrolled(family, scans):

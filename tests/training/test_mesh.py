@@ -58,6 +58,7 @@ def assert_same(got: dict, wanted: dict, tolerance: float) -> None:
     assert got["supervised"] == wanted["supervised"]
 
 
+@pytest.mark.slow
 def test_eight_devices_are_one():
     """Loss and parameters, with unequal counts and devices without any.
 

@@ -377,5 +377,5 @@ def test_frozen_parameters_reach_the_objective():
 def test_mistakes_are_told():
     with pytest.raises(UserError, match=r"train\.accumulate=3 does not divide the 8 rows"):
         make_run(SGD, accumulate=3).after(make_batch())
-    with pytest.raises(UserError, match="no term 'los'; the objective gives loss, channel:"):
+    with pytest.raises(UserError, match="no term 'los'; the objective gives loss, token_accuracy"):
         Run(SGD, coefficients={"los": 1.0}).after(make_batch())
