@@ -179,7 +179,7 @@ def test_a_run_begins_with_another_one_on_several_devices(folder, undisturbed):
     """What it measures before its first step is what the other one ended with."""
     _, (summary, _) = undisturbed("packed")
     words = flags(
-        folder, "second", **{**TINY, "init": folder / "undisturbed packed", "train.steps": 1}
+        folder, "second", **{**TINY, "init": folder / "undisturbed packed", "train.steps": 3}
     )
     on_devices(folder, [*words, "--config.mesh.data=1", "--config.mesh.fsdp=2"], 2)
     begun = left_behind(folder / "second")[0]
