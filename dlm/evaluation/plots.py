@@ -80,10 +80,10 @@ def _dress(axes: Any, losses: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlim(left=0)
     axes.set_xlabel("updates")
-    axes.set_ylabel("loss (train: as configured; validation: nats per learned token)")
+    axes.set_ylabel("train: loss as configured\nvalidation: nats per learned token")
     axes.grid(color="#e3e3e3", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper right")
+    axes.legend(frameon=False, loc="best")
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:

@@ -148,3 +148,23 @@ def test_one_process_asks_itself():
     answers = iter([False, True])
     asked = processes.agreed(lambda: next(answers))
     assert [asked(), asked()] == [False, True]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
+    """Begun by one, gone on with by two: the same dialogues in the same updates."""
+    write_files(tmp_path)
+    dealt = ["--config.mesh.data=8"]
+    words = flags(tmp_path, "alone", **TINY) + dealt
+    assert finish(start(tmp_path, words, (None,)))[0][0] == 0
+    (wanted,) = notes(tmp_path, 1)
+    words = flags(tmp_path, "more", **TINY) + dealt
+    assert finish(start(tmp_path, words, (STOPPED,)))[0][0] == 130
+    (begun,) = notes(tmp_path, 1)
+    done = finish(start(tmp_path, words, (None, None)))
+    assert [status for status, _, _ in done] == [0, 0], done
+    rest = notes(tmp_path, 2)[0]
+    assert rest["first"] == len(begun["dialogues"]) == STOPPED + 1
+    assert begun["dialogues"] + rest["dialogues"] == wanted["dialogues"]
+    for path, leaf in wanted["leaves"].items():
+        np.testing.assert_allclose(rest["leaves"][path], leaf, rtol=0, atol=1e-5, err_msg=path)
