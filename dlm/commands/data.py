@@ -2,17 +2,20 @@
 
     python run.py data --config=FILE[:ARG] [--split=train] [--rows=2] [--audit] [--workdir=DIR]
     python run.py data --clean-cache [--config=FILE[:ARG]]
+    python run.py data --list
 
 Prints the first rows of the first batch (learned tokens marked), a table of counts for each split,
 a histogram of lengths, and where the encoded tokens are kept; `plots/lengths.png` in the workdir
 shows the lengths. --audit writes the rows to `audit.html` in the workdir, every token painted with
 its weight, channel, segment and why it is learned or not. --clean-cache deletes all encoded tokens
-(corpora are kept).
+(corpora are kept). --list shows all corpora: kind of work, dialogues, licence, whom to cite,
+whether the files are under DLM_DATA_DIR, and what of the published corpus is missing.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -21,16 +24,25 @@ from dlm.commands.build import Unclaimed
 from dlm.commands.setup import Setup, cache_dir, parse_options, take_flag
 from dlm.core.errors import UserError
 from dlm.core.files import write_atomic
+from dlm.corpora import registry
+from dlm.corpora.published import absent
+from dlm.corpora.registry import Card
 from dlm.data import audit, store
 from dlm.data.audit_page import audit_page, audit_rows
 from dlm.data.pipeline import Batches, DataConfig
 
 CLEAN = "--clean-cache"
 AUDIT = "--audit"
+LIST = "--list"
 
 
 def run(argv: list[str]) -> int:
     """The verb `data`."""
+    if LIST in argv:
+        if argv != [LIST]:
+            raise UserError(f"data {LIST} stands alone; it takes no other flag")
+        print(list_corpora(registry.cards()))
+        return 0
     if CLEAN in argv:
         return clean([word for word in argv if word != CLEAN])
     split, rest = take_flag([word for word in argv if word != AUDIT], "split")
@@ -92,3 +104,32 @@ def clean(argv: list[str]) -> int:
     freed = store.clean(cache_dir(data))
     print(f"deleted {freed / 1e6:,.1f} MB of encoded tokens in {cache_dir(data)}")
     return 0
+
+
+def list_corpora(cards: Mapping[str, Card]) -> str:
+    """A table of all corpora, two or more lines each; sizes under the default options."""
+    heads = ("name", "task", "dialogues", "files", "licence")
+    rows = [
+        (name, card.task, _sizes(card), _files(card), card.licence) for name, card in cards.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = [_line(heads, widths)]
+    for row, card in zip(rows, cards.values(), strict=True):
+        lines.append(_line(row, widths))
+        notes = {"cite": card.citation, "missing": card.missing}
+        if card.folder and absent(card):
+            notes["absent"] = f"{absent(card)}; {card.remedy}"
+        lines += [f"    {word}: {note}" for word, note in notes.items() if note]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(map(str.ljust, cells, widths)).rstrip()
+
+
+def _sizes(card: Card) -> str:
+    return ", ".join(f"{split} {count:,}" for split, count in card.counts.items()) or "yours"
+
+
+def _files(card: Card) -> str:
+    return ("absent" if absent(card) else "there") if card.folder else "none needed"

@@ -18,10 +18,10 @@ arXiv:1605.07683; files and README.txt of the release.
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,10 @@ from typing import Any
 from dlm.core.config import parse
 from dlm.core.errors import UserError
 from dlm.core.files import digest, digest_file, source_digest
-from dlm.corpora.registry import Prepared
+from dlm.corpora.published import counted, root_of
+from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tfds_store import build
-from dlm.dialogue.schema import Dialogue, Message, response_units
+from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.template import message_text
 
 CALL = "api_call"
@@ -55,14 +56,21 @@ COUNTS: dict[int, dict[str, tuple[int, int]]] = {
     }.items()
 } | {6: {"train": (1618, 14404), "validation": (500, 4159), "test": (1117, 11237)}}
 
-CITATION = (
-    "Antoine Bordes, Y-Lan Boureau, Jason Weston: Learning End-to-End Goal-Oriented Dialog, "
-    "ICLR 2017"
-)
-REMEDY = (
-    "unpack the release 'dialog-bAbI-tasks' (Bordes et al. 2017; also in the GitHub repository "
-    "HLTCHKUST/Mem2Seq, folder data/dialog-bAbI-tasks) and name its folder in "
-    "data.options.path, or put it at $DLM_DATA_DIR/dialog-babi"
+CARD = Card(
+    task="task dialogue",
+    description="bAbI dialog tasks: booking a restaurant, five made tasks and a real one.",
+    citation=(
+        "Antoine Bordes, Y-Lan Boureau, Jason Weston: Learning End-to-End Goal-Oriented Dialog, "
+        "ICLR 2017"
+    ),
+    licence="CC BY 3.0",
+    counts={split: dialogues for split, (dialogues, _) in COUNTS[5].items()},
+    folder="dialog-babi",
+    remedy=(
+        "unpack the release 'dialog-bAbI-tasks' (Bordes et al. 2017; also in the GitHub repository "
+        "HLTCHKUST/Mem2Seq, folder data/dialog-bAbI-tasks) and name its folder in "
+        "data.options.path, or put it at $DLM_DATA_DIR/dialog-babi"
+    ),
 )
 
 
@@ -95,11 +103,9 @@ def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
     return build(
         "babi_dialog",
         digest(key),
-        {split: _reader(path, config.task, split) for split, path in files.items()},
+        {split: partial(_counted, path, config.task, split) for split, path in files.items()},
         data_dir,
-        description=f"bAbI dialog task {config.task}: booking a restaurant.",
-        citation=CITATION,
-        licence="CC BY 3.0",
+        card=CARD,
     )
 
 
@@ -109,35 +115,20 @@ def find_files(config: Options) -> dict[str, Path]:
     Raises:
       UserError: one is absent; the message names it and says where it comes from.
     """
-    root = config.path or os.path.join(os.environ.get("DLM_DATA_DIR", ""), "dialog-babi")
-    folders = [Path(root), Path(root) / "dialog-bAbI-tasks"]
+    root = root_of(CARD, config.path)
+    folders = [root, root / "dialog-bAbI-tasks"]
     found = {}
     for split in COUNTS[config.task]:
         name = f"dialog-babi-task{config.task}{SPLITS[split]}.txt"
         paths = [folder / name for folder in folders if (folder / name).is_file()]
         if not paths:
-            raise UserError(f"{root}: no file {name}; {REMEDY}")
+            raise UserError(f"{root}: no file {name}; {CARD.remedy}")
         found[split] = paths[0]
     return found
 
 
-def _reader(path: Path, task: int, split: str) -> Callable[[], Iterator[Dialogue]]:
-    """A callable that reads one split and holds it against the published counts."""
-
-    def read() -> Iterator[Dialogue]:
-        dialogues = turns = 0
-        for dialogue in read_dialogues(path, task, split):
-            dialogues += 1
-            turns += len(response_units(dialogue))
-            yield dialogue
-        if (dialogues, turns) != COUNTS[task][split]:
-            wanted = COUNTS[task][split]
-            raise UserError(
-                f"{path}: {dialogues} dialogues with {turns} bot turns, the release has "
-                f"{wanted[0]} with {wanted[1]}; the file is damaged or another version; {REMEDY}"
-            )
-
-    return read
+def _counted(path: Path, task: int, split: str) -> Iterator[Dialogue]:
+    return counted(read_dialogues(path, task, split), COUNTS[task][split], path, CARD)
 
 
 def read_dialogues(path: str | Path, task: int, split: str) -> Iterator[Dialogue]:

@@ -17,13 +17,18 @@ from typing import Any
 from dlm.core import files
 from dlm.core.config import parse
 from dlm.core.errors import UserError
-from dlm.corpora.registry import Prepared
+from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tfds_store import build
 from dlm.dialogue import checks, formats, readers, schema
 from dlm.dialogue.checks import RecordError
 from dlm.dialogue.schema import Dialogue
 
 HASH_RANGE = 2**64
+
+CARD = Card(
+    task="your own",
+    description="Your own dialogues, a JSON object a line; data.path names the file.",
+)
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,7 @@ def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
         files.digest(key),
         _splits(config, paths, rejected),
         data_dir,
-        description=f"Dialogues of {', '.join(sorted({Path(p).name for p in paths.values()}))}.",
-        citation="",
-        licence="",
+        card=CARD,
         rejected=rejected,
     )
 

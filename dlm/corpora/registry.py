@@ -6,7 +6,7 @@ import difflib
 import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,33 @@ CORPORA: dict[str, str] = {
     "jsonl": "dlm.corpora.jsonl",
     "xdailydialog": "dlm.corpora.xdailydialog",
 }
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is said of a corpus: the constant `CARD` of its module, read by its build and by lists.
+
+    Attributes:
+      task: the kind of work, in a few words: "task dialogue", "intents", "chat", ...
+      description: what it is, in a sentence.
+      citation: whom to cite; may be empty.
+      licence: under which it may be used; may be empty.
+      counts: dialogues of each split, measured, under the default options; empty: not fixed.
+      folder: where its files lie under `$DLM_DATA_DIR`; empty: it needs none.
+      files: of them, those that the default options read, or some that stand for them.
+      remedy: where the files come from and where they go; ends every message of an absent one.
+      missing: what of the published corpus is not there, or cannot be scored.
+    """
+
+    task: str
+    description: str
+    citation: str = ""
+    licence: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    folder: str = ""
+    files: tuple[str, ...] = ()
+    remedy: str = ""
+    missing: str = ""
 
 
 class DialogueSource(Sequence[Dialogue]):
@@ -61,9 +88,7 @@ class Prepared:
     name: str
     splits: dict[str, DialogueSource]
     digest: str
-    description: str
-    citation: str
-    licence: str
+    card: Card
     counts: dict[str, dict[str, int]]
     rejected: Path | None = None
 
@@ -84,3 +109,8 @@ def prepare(name: str, options: Mapping[str, Any], data_dir: str | Path) -> Prep
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(CORPORA))}"
         raise UserError(f"data.name: no corpus {name!r}; {hint}")
     return importlib.import_module(CORPORA[name]).prepare(options, Path(data_dir).expanduser())
+
+
+def cards() -> dict[str, Card]:
+    """The card of every corpus, by name."""
+    return {name: importlib.import_module(module).CARD for name, module in CORPORA.items()}

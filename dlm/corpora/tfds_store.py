@@ -11,7 +11,7 @@ does not exist yet:
                           "code": files.source_digest(sys.modules[__name__])}),
             {"train": lambda: read_split(path, "train"), "test": lambda: read_split(path, "test")},
             data_dir,
-            description="What it is.", citation="Who: Title, Venue Year.", licence="CC BY 4.0")
+            card=CARD)
 
 The build lies in `data_dir/my_corpus/<digest>/1.1.0`, so other data or options never meet an old
 build. It is written aside and renamed when whole: a build that was cut off does not count, and of
@@ -33,7 +33,7 @@ import tensorflow_datasets as tfds
 
 from dlm.core.errors import UserError
 from dlm.core.files import read_json, write_atomic, write_json
-from dlm.corpora.registry import DialogueSource, Prepared
+from dlm.corpora.registry import Card, DialogueSource, Prepared
 from dlm.dialogue.schema import Dialogue, response_units, to_json, validate
 
 Splits = Mapping[str, Callable[[], Iterable[Dialogue]]]
@@ -49,9 +49,7 @@ def build(
     splits: Splits,
     data_dir: str | Path,
     *,
-    description: str,
-    citation: str,
-    licence: str,
+    card: Card,
     rejected: Sequence[Mapping[str, Any]] = (),
 ) -> Prepared:
     """Builds the corpus if this digest was not built before, and opens it.
@@ -61,9 +59,7 @@ def build(
       digest: hex digest of all that decides the dialogues: data, options, the reader's code.
       splits: split name -> callable giving its dialogues; ids are unique within a split.
       data_dir: where builds are kept.
-      description: what the corpus is, in a sentence.
-      citation: whom to cite; may be empty.
-      licence: under which it may be used; may be empty.
+      card: what is said of the corpus.
       rejected: JSON-able records that the reader refused; a list that the callables fill while
         they are read. It is stored beside the build.
 
@@ -74,7 +70,11 @@ def build(
     data_dir = Path(data_dir)
     folder = data_dir / name / digest / VERSION
     if not folder.exists():
-        info = {"description": description, "citation": citation, "license": licence}
+        info = {
+            "description": card.description,
+            "citation": card.citation,
+            "license": card.licence,
+        }
         _write(name, digest, splits, data_dir, info, rejected)
     summary = read_json(folder / SUMMARY)
     builder = tfds.builder_from_directory(folder)
@@ -86,9 +86,7 @@ def build(
             for split in summary["splits"]
         },
         digest=summary["digest"],
-        description=description,
-        citation=citation,
-        licence=licence,
+        card=card,
         counts=summary["counts"],
         rejected=refused if refused.exists() else None,
     )

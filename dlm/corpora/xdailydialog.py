@@ -24,7 +24,6 @@ emotions and topics of Li et al.: DailyDialog, IJCNLP 2017, arXiv:1710.03957.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +35,8 @@ from typing import Any, NamedTuple
 from dlm.core.config import parse
 from dlm.core.errors import UserError
 from dlm.core.files import digest, digest_file, source_digest
-from dlm.corpora.registry import Prepared
+from dlm.corpora.published import find_files, root_of
+from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tfds_store import build
 from dlm.dialogue.schema import Dialogue, Message
 
@@ -47,7 +47,7 @@ TOPICS = (  # numbered from 1
     *("ordinary life", "school life", "culture and education", "attitude and emotion"),
     *("relationship", "tourism", "health", "work", "politics", "finance"),
 )
-LANGUAGES = {"en": "English", "it": "Italian", "zh": "Chinese", "de": "German"}
+LANGUAGES = ("en", "it", "zh", "de")
 TRAIN = "data-560899d"  # the folder of the training files, German excepted
 FILES = {"validation": "dev", "test": "test"}
 
@@ -57,14 +57,27 @@ COUNTS = {"train": (8096, 62142), "validation": (995, 8025), "test": (996, 7716)
 LABELS = 62
 LEAKED = {"en": 325, "it": 332, "zh": 327}
 
-CITATION = (
-    "Zeming Liu et al.: XDailyDialog: A Multilingual Parallel Dialogue Corpus, ACL 2023; "
-    "Yanran Li et al.: DailyDialog: A Manually Labelled Multi-turn Dialogue Dataset, IJCNLP 2017"
-)
-REMEDY = (
-    "take the folder data of the GitHub repository liuzeming01/XDailyDialog, and that of its "
-    f"commit 560899d as {TRAIN}, and name the folder that holds both in data.options.path, or put "
-    "it at $DLM_DATA_DIR/xdailydialog"
+CARD = Card(
+    task="chat with acts",
+    description="XDailyDialog: everyday chat of two people in four languages.",
+    citation=(
+        "Zeming Liu et al.: XDailyDialog: A Multilingual Parallel Dialogue Corpus, ACL 2023; "
+        "Yanran Li et al.: DailyDialog: A Manually Labelled Multi-turn Dialogue Dataset, "
+        "IJCNLP 2017"
+    ),
+    licence="CC BY-NC-SA 4.0 (the repository: Apache-2.0)",
+    counts={  # both views
+        split: 2 * (dialogues - (LABELS + LEAKED["en"] if split == "train" else 0))
+        for split, (dialogues, _) in COUNTS.items()
+    },
+    folder="xdailydialog",
+    files=("data/en_test_human.txt", f"{TRAIN}/dialogues_text_En.txt"),
+    remedy=(
+        "take the folder data of the GitHub repository liuzeming01/XDailyDialog, and that of its "
+        f"commit 560899d as {TRAIN}, and name the folder that holds both in data.options.path, or "
+        "put it at $DLM_DATA_DIR/xdailydialog"
+    ),
+    missing="German has validation and test only",
 )
 
 
@@ -104,8 +117,8 @@ def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
     if language not in LANGUAGES:
         known = ", ".join(LANGUAGES)
         raise UserError(f"data.options.language={language!r} is none of: {known}")
-    root = Path(config.path or os.path.join(os.environ.get("DLM_DATA_DIR", ""), "xdailydialog"))
-    paths = find_files(root, language)
+    root = root_of(CARD, config.path)
+    paths = find_files(CARD, root, file_names(language))
     rejected: list[dict[str, str]] = []
     key: dict[str, Any] = {
         "options": [language, config.acts],
@@ -122,19 +135,13 @@ def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
         digest(key),
         splits,
         data_dir,
-        description=f"XDailyDialog in {LANGUAGES[language]}: everyday chat, acts and emotions.",
-        citation=CITATION,
-        licence="CC BY-NC-SA 4.0 (the repository: Apache-2.0)",
+        card=CARD,
         rejected=rejected,
     )
 
 
-def find_files(root: Path, language: str) -> list[Path]:
-    """The published files that a language is made of.
-
-    Raises:
-      UserError: one is absent; the message names it and says where it comes from.
-    """
+def file_names(language: str) -> list[str]:
+    """The published files that a language is made of."""
     names = [
         f"data/{name}_{file}_human.txt" for name in (language, "en") for file in FILES.values()
     ]
@@ -142,10 +149,7 @@ def find_files(root: Path, language: str) -> list[Path]:
         labels = ("action", "emotion", "topic")
         texts = [f"text_{name.capitalize()}" for name in (language, "en")]
         names += [f"{TRAIN}/dialogues_{name}.txt" for name in (*labels, *texts)]
-    for name in names:
-        if not (root / name).is_file():
-            raise UserError(f"{root}: no file {name}; {REMEDY}")
-    return [root / name for name in dict.fromkeys(names)]
+    return list(dict.fromkeys(names))
 
 
 def read_evaluation(root: Path, language: str, split: str) -> list[Chat]:
@@ -178,7 +182,9 @@ def read_training(root: Path, language: str) -> list[Chat]:
     columns = [_lines(path) for path in paths]
     if len({len(column) for column in columns}) > 1:
         counts = ", ".join(f"{p.name} {len(c)}" for p, c in zip(paths, columns, strict=True))
-        raise UserError(f"{root / TRAIN}: files of different numbers of lines: {counts}; {REMEDY}")
+        raise UserError(
+            f"{root / TRAIN}: files of different numbers of lines: {counts}; {CARD.remedy}"
+        )
     return [
         Chat(f"{paths[0]}:{number}", _utterances(text), topic, acts.split(), emotions.split())
         for number, (text, topic, acts, emotions) in enumerate(zip(*columns, strict=True), start=1)
@@ -261,7 +267,9 @@ def _training_views(
         rejected.append({"id": f"train-{number}", "where": chat.where, "reason": detail})
     wanted = {"labels": LABELS, "leaked": LEAKED[language]}
     if counts != wanted:
-        raise UserError(f"{root}: left out of training {counts}, of the release {wanted}; {REMEDY}")
+        raise UserError(
+            f"{root}: left out of training {counts}, of the release {wanted}; {CARD.remedy}"
+        )
 
 
 def _stand_in(root: Path, language: str, chats: list[Chat]) -> set[int]:
@@ -276,7 +284,7 @@ def _counted(chats: list[Chat], split: str, root: Path) -> list[Chat]:
     if found != COUNTS[split]:
         raise UserError(
             f"{root}: {split} has {found[0]} dialogues with {found[1]} utterances, the release "
-            f"{COUNTS[split][0]} with {COUNTS[split][1]}; {REMEDY}"
+            f"{COUNTS[split][0]} with {COUNTS[split][1]}; {CARD.remedy}"
         )
     return chats
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,6 +216,25 @@ def test_data_shows_what_the_model_sees(folder, capsys):
     page = (folder / "shown" / "audit.html").read_text(encoding="utf-8")
     assert "weight 1, channel reply, turn 0, segment 1" in page
     assert not (folder / "shown" / "config.json").exists()
+
+
+def test_data_lists_all_corpora(tmp_path, monkeypatch, capsys):
+    """Task, sizes, licence and citation of each; of absent files where they come from."""
+    monkeypatch.setenv("DLM_DATA_DIR", str(tmp_path))
+    (tmp_path / "dialog-babi").mkdir()
+    assert run.guarded(["data", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: (line, lines[i : i + 4]) for i, line in enumerate(lines)}
+    babi, block = rows["babi_dialog"]
+    sizes = "train 1,000, validation 1,000, test 1,000, test_oov 1,000"
+    assert re.search(rf"task dialogue +{sizes} +there +CC BY 3\.0$", babi)
+    assert block[1].startswith("    cite: Antoine Bordes")
+    daily, block = rows["xdailydialog"]
+    assert re.search(r"train 15,418, validation 1,990, test 1,992 +absent +CC BY-NC-SA", daily)
+    assert block[2].startswith("    missing: German")
+    assert block[3].startswith(f"    absent: {tmp_path / 'xdailydialog'}; take the folder data")
+    assert re.search("yours +none needed$", rows["jsonl"][0])
+    assert run.guarded(["data", "--list", "--rows=3"]) == 2
 
 
 def test_data_shows_what_it_is_asked_for_not_the_run_of_that_name(folder, workdir, capsys):

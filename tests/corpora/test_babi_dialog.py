@@ -166,7 +166,7 @@ def test_other_counts_than_published_are_refused(small_corpus, tmp_path):
     path = small_corpus / "dialog-bAbI-tasks" / "dialog-babi-task5tst.txt"
     path.write_text(TASK_5.rpartition("\n1 hello")[0])
     with pytest.raises(
-        UserError, match=r"5tst.txt: 1 dialogues with 8 bot turns, the release has 2"
+        UserError, match=r"5tst.txt: 1 dialogues with 8 responses, the release has 2"
     ):
         registry.prepare("babi_dialog", {"path": str(small_corpus)}, tmp_path / "built")
 

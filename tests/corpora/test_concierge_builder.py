@@ -45,7 +45,7 @@ def test_splits_have_the_sizes_asked_for(built: Prepared):
         "test_unseen": 60,
     }
     assert built.counts["train"]["dialogues"] == 300
-    assert built.licence == "Apache-2.0"
+    assert built.card.licence == "Apache-2.0"
     assert "tensorflow" not in sys.modules
 
 

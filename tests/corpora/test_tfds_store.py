@@ -11,11 +11,11 @@ import pytest
 
 from dlm.core.errors import UserError
 from dlm.corpora import registry, tfds_store
-from dlm.corpora.registry import Prepared
+from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tfds_store import build
 from dlm.dialogue.schema import Dialogue, Message
 
-INFO = {"description": "Toys.", "citation": "Nobody 2000", "licence": "CC0"}
+CARD = Card(task="toys", description="Toys.", citation="Nobody 2000", licence="CC0")
 
 
 def dialogues(number: int, prefix: str = "d") -> list[Dialogue]:
@@ -41,7 +41,7 @@ def build_toys(folder, digest: str = "abc", train: int = 23, **changes) -> Prepa
         "train": lambda: dialogues(train),
         "test_oov": lambda: dialogues(3, "o"),
     }
-    return build("toys", digest, splits, folder, **INFO, **changes)
+    return build("toys", digest, splits, folder, card=CARD, **changes)
 
 
 def test_dialogues_come_back_in_order_at_random_access(tmp_path):
@@ -63,7 +63,7 @@ def test_prepared_tells_counts_and_texts(tmp_path):
     assert toys.counts["train"] == {"dialogues": 23, "messages": 92, "responses": 46}
     test = {"dialogues": 3, "messages": 12, "responses": 6}
     assert toys.counts["test_oov"] == {**test, "also_in_train": 3}  # under other ids
-    assert (toys.name, toys.citation, toys.licence) == ("toys", "Nobody 2000", "CC0")
+    assert (toys.name, toys.card) == ("toys", CARD)
     info = json.loads((tmp_path / "toys/abc/1.1.0/dataset_info.json").read_text())
     assert (info["citation"], info["configName"]) == ("Nobody 2000", "abc")
     assert toys.rejected is None
@@ -82,7 +82,7 @@ def test_built_once(tmp_path):
     def never() -> Iterator[Dialogue]:
         raise AssertionError("read again")
 
-    again = build("toys", "abc", {"train": never, "test_oov": never}, tmp_path, **INFO)
+    again = build("toys", "abc", {"train": never, "test_oov": never}, tmp_path, card=CARD)
     assert again.digest == first.digest
     assert list(again.splits["test_oov"]) == dialogues(3, "o")
 
@@ -93,7 +93,7 @@ def test_digest_is_of_the_dialogues(tmp_path):
     assert first.digest == same.digest
     for digest, others in (("abe", dialogues(22)), ("abf", dialogues(23, "e"))):
         splits = {"train": lambda o=others: o, "test_oov": lambda: dialogues(3, "o")}
-        assert build("toys", digest, splits, tmp_path, **INFO).digest != first.digest
+        assert build("toys", digest, splits, tmp_path, card=CARD).digest != first.digest
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_digest_is_of_the_dialogues(tmp_path):
 def test_refusals_leave_nothing_behind(tmp_path, splits, message):
     """A double id and an empty split are named, and the build does not exist afterwards."""
     with pytest.raises(UserError, match=message):
-        build("toys", "abc", splits, tmp_path, **INFO)
+        build("toys", "abc", splits, tmp_path, card=CARD)
     assert list((tmp_path / "toys").iterdir()) == []
     assert len(build_toys(tmp_path).splits["train"]) == 23
 
@@ -120,7 +120,7 @@ def test_the_readers_own_error_comes_through(tmp_path):
         raise UserError("my.jsonl:7: messages: missing")
 
     with pytest.raises(UserError, match=r"^my.jsonl:7: messages: missing$"):
-        build("toys", "abc", {"train": broken}, tmp_path, **INFO)
+        build("toys", "abc", {"train": broken}, tmp_path, card=CARD)
 
 
 def test_rejected_records_lie_beside_the_build(tmp_path):
@@ -131,7 +131,7 @@ def test_rejected_records_lie_beside_the_build(tmp_path):
         rejected.append({"where": "a:2", "reason": "no rôle"})
         yield from dialogues(2)
 
-    toys = build("toys", "abc", {"train": read}, tmp_path, rejected=rejected, **INFO)
+    toys = build("toys", "abc", {"train": read}, tmp_path, rejected=rejected, card=CARD)
     assert toys.rejected == tmp_path / "toys/abc/1.1.0/rejected.jsonl"
     assert json.loads(toys.rejected.read_text()) == {"where": "a:2", "reason": "no rôle"}
     assert toys.counts["train"]["rejected"] == 1
@@ -145,7 +145,7 @@ def test_the_slower_of_two_builders_takes_the_first_ones_build(tmp_path):
         yield from dialogues(2)
 
     splits = {"train": slow, "test_oov": lambda: dialogues(3, "o")}
-    toys = build("toys", "abc", splits, tmp_path, **INFO)
+    toys = build("toys", "abc", splits, tmp_path, card=CARD)
     assert list(toys.splits["train"]) == dialogues(2)
     assert [path.name for path in (tmp_path / "toys").iterdir()] == ["abc"]
 
@@ -154,13 +154,14 @@ def test_a_killed_build_does_not_count(tmp_path):
     """A process that dies while it writes leaves no build; the next one builds anew."""
     script = (
         "import os\n"
+        "from dlm.corpora.registry import Card\n"
         "from dlm.corpora.tfds_store import build\n"
         "from dlm.dialogue.schema import Dialogue, Message\n"
         "def read():\n"
         "    yield Dialogue('d', (Message('user', 'a'), Message('assistant', 'b')))\n"
         "    os._exit(9)\n"
         f"build('toys', 'abc', {{'train': read}}, {str(tmp_path)!r},\n"
-        "      description='', citation='', licence='')\n"
+        "      card=Card('toys', 'Toys.'))\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
     assert not (tmp_path / "toys/abc").exists()

@@ -19,7 +19,7 @@ from dlm.corpora.concierge.city import build_city
 from dlm.corpora.concierge.script import Script
 from dlm.corpora.concierge.skills import SKILLS, write_dialogue
 from dlm.corpora.concierge.world import CityWorld
-from dlm.corpora.registry import Prepared
+from dlm.corpora.registry import Card, Prepared
 from dlm.dialogue.schema import Dialogue
 from dlm.dialogue.template import message_text
 from dlm.reasoning import graph
@@ -52,6 +52,15 @@ class Options:
     seed: int = 0
 
 
+CARD = Card(
+    task="task dialogue, graph",
+    description="Dialogues with a concierge who books places in drawn cities; made by dlm.",
+    citation="dlm.corpora.concierge",
+    licence="Apache-2.0",
+    counts={split: Options.dialogues if split == "train" else Options.held_out for split in SPLITS},
+)
+
+
 def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
     """Builds the corpus that the options describe, or opens it where it is built already."""
     config = parse(Options, options, "data.options")
@@ -72,9 +81,7 @@ def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
         digest,
         {split: partial(_split_of, drawn, split) for split in SPLITS},
         data_dir,
-        description="Dialogues with a concierge who books places in drawn cities; made by dlm.",
-        citation="dlm.corpora.concierge",
-        licence="Apache-2.0",
+        card=CARD,
     )
 
 

@@ -1,0 +1,64 @@
+"""Published files: where they lie, and whether they are the ones that were measured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dlm.core.errors import UserError
+from dlm.corpora.registry import Card
+from dlm.dialogue.schema import Dialogue, response_units
+
+
+def root_of(card: Card, path: str = "") -> Path:
+    """The folder of a corpus: `path`, or where it is none, the card's under `$DLM_DATA_DIR`."""
+    return Path(path or os.path.join(os.environ.get("DLM_DATA_DIR", ""), card.folder))
+
+
+def find_files(card: Card, root: Path, names: Iterable[str]) -> list[Path]:
+    """The files of these names below `root`.
+
+    Raises:
+      UserError: one is absent; the message names it and says where it comes from.
+    """
+    paths = [root / name for name in names]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{root}: no file {path.relative_to(root)}; {card.remedy}")
+    return paths
+
+
+def absent(card: Card) -> str:
+    """What the list of corpora says of the files: the first one not there; empty: all are."""
+    root = root_of(card)
+    for path in (root, *(root / name for name in card.files)):
+        if card.folder and not path.exists():
+            return str(path)
+    return ""
+
+
+def counted(
+    dialogues: Iterable[Dialogue], wanted: tuple[int, int], where: Path, card: Card
+) -> Iterator[Dialogue]:
+    """Gives the dialogues on, and holds them against what was measured on the release.
+
+    Args:
+      dialogues: those of one split.
+      wanted: how many dialogues, and how many responses (`response_units`) in all of them.
+      where: the file or folder, for the message.
+      card: the corpus's; its remedy ends the message.
+
+    Raises:
+      UserError: behind the last one, where there were others.
+    """
+    found, responses = 0, 0
+    for dialogue in dialogues:
+        found += 1
+        responses += len(response_units(dialogue))
+        yield dialogue
+    if (found, responses) != wanted:
+        raise UserError(
+            f"{where}: {found} dialogues with {responses} responses, the release has {wanted[0]} "
+            f"with {wanted[1]}; the files are damaged or another version; {card.remedy}"
+        )
