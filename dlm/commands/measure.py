@@ -8,9 +8,11 @@ from functools import cached_property
 
 from dlm.commands.setup import Setup
 from dlm.commands.start import is_drawn
-from dlm.evaluation.bleu import corpus_bleu, exact_match
+from dlm.dialogue.schema import Dialogue
+from dlm.evaluation import scoring
 from dlm.evaluation.evaluate import ScoreStep, make_score_step, score_split
-from dlm.evaluation.predict import Prediction, predict, reply_text, spelled
+from dlm.evaluation.predict import Prediction, predict
+from dlm.evaluation.report import BESIDE
 from dlm.evaluation.rollout import Replay, replay, success
 from dlm.evaluation.scores import figures as divide
 from dlm.generation.engine import Engine
@@ -56,7 +58,8 @@ class Measure:
         Of weights drawn anew they are teacher-forced only: what they write is noise, and long.
         """
         if not is_drawn(self._setup.settings.init):
-            return self.whole(params, splits).figures
+            whole = self.whole(params, splits).figures
+            return {name: x for name, x in whole.items() if not name.startswith(BESIDE)}
         figures: dict[str, float] = {}
         for split in splits:
             figures.update(self.forced(params, split))
@@ -75,7 +78,7 @@ class Measure:
                 dialogues, engine, setup.template, settings.generate, setup.open_world
             )
             measured.predictions[name] = predictions
-            self._generated(measured, name, predictions)
+            self._generated(measured, name, dialogues)
             if settings.tools and settings.eval.rollouts:
                 measured.figures.update(self._live(engine, name))
                 measured.signatures["success"] = (
@@ -109,22 +112,25 @@ class Measure:
             figures[f"rollout/{split}/task:{task}/success"] = success(by_task[task]).value
         return figures
 
-    def _generated(self, measured: Measured, split: str, predictions: list[Prediction]) -> None:
-        if not predictions:
+    def _generated(self, measured: Measured, split: str, dialogues: list[Dialogue]) -> None:
+        """Scores what was generated of a split, beside the gold and the commonest responses."""
+        given = scoring.examples(dialogues, measured.predictions[split])
+        if not given:
             return
-        exact = exact_match(
-            [spelled(p.predicted) for p in predictions], [spelled(p.gold) for p in predictions]
-        )
-        measured.figures[f"{split}/exact_match"] = exact.value
-        config = self._setup.settings.generate
-        how = (
+        scorers, config = self._setup.settings.eval.scorers, self._setup.settings.generate
+        written = scoring.score(scorers, given)
+        beside = {"gold": scoring.score(scorers, scoring.gold(given))}
+        if "train" in self._setup.corpus.splits:
+            commonest = scoring.commonest(self._setup.split("train"), given)
+            beside["commonest"] = scoring.score(scorers, commonest)
+        measured.figures.update({f"{split}/{n}": value for n, value in written.figures.items()})
+        for name, scored in beside.items():
+            measured.figures.update({f"{name}/{split}/{n}": v for n, v in scored.figures.items()})
+        measured.signatures["generated"] = (
             f"the first {self._setup.settings.eval.dialogues} dialogues of a split, from the gold "
-            f"history, {config.mode}{', constrained' if config.constrained else ''}"
+            f"history, {config.mode}{', constrained' if config.constrained else ''}; gold: the "
+            "corpus's own responses, scored alike; commonest: always training's commonest response"
         )
-        measured.signatures["exact match"] = f"responses written word for word, {how}"
-        replies = [(reply_text(p.predicted), reply_text(p.gold)) for p in predictions]
-        pairs = [(ours or "", gold) for ours, gold in replies if gold is not None]
-        if pairs:
-            bleu, signature = corpus_bleu([p[0] for p in pairs], [p[1] for p in pairs])
-            measured.figures[f"{split}/bleu"] = bleu
-            measured.signatures["bleu"] = f"{signature}, replies of {how}"
+        for line in written.signature.splitlines():
+            name, _, text = line.partition(": ")
+            measured.signatures[name.replace("_", " ")] = text

@@ -25,7 +25,9 @@ class EvalConfig:
     Attributes:
       splits: splits of the final report, each scored before and after training.
       at_most: dialogues a split that are scored, its first ones; 0 = all.
-      dialogues: dialogues a split whose responses are generated for predictions and BLEU.
+      dialogues: dialogues a split whose responses are generated and scored, its first ones.
+      scorers: of generated responses: names of files of `dlm/evaluation/scorers`, or
+        `package.module:function`; see `dlm.evaluation.scoring`.
       rollouts: dialogues a split replayed live, the model keeping its own history; needs `tools`.
       samples: dialogues shown side by side with the gold ones in the report.
     """
@@ -33,6 +35,7 @@ class EvalConfig:
     splits: tuple[str, ...] = ("validation", "test")
     at_most: int = 0
     dialogues: int = 50
+    scorers: tuple[str, ...] = ("exact_match", "bleu")
     rollouts: int = 0
     samples: int = 2
 

@@ -41,14 +41,6 @@ def message_json(message: Message) -> dict:
     return to_json(Dialogue(id="", messages=(message,)))["messages"][0]
 
 
-def reply_text(messages: Iterable[Message]) -> str | None:
-    """The text of the `reply` among messages, or None where the unit ends in a call."""
-    for message in messages:
-        if message.channel == "reply":
-            return message_text(message)
-    return None
-
-
 def spelled(messages: Iterable[Message]) -> list[tuple[str | None, str]]:
     """What messages say: the channel and text of each, weights and notes left out."""
     return [(message.channel, message_text(message)) for message in messages]

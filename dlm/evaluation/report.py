@@ -15,9 +15,10 @@ from dlm.evaluation.pages import Page, Table, html_page, markdown_page
 from dlm.evaluation.plots import learning_curve
 
 BEFORE, LIVE = "before/", "rollout/"
+BESIDE = ("commonest/", "gold/")  # other responses than the model's, scored alike
 SPEED = ("seconds", "tokens_per_second", "supervised_tokens_per_second", "data_wait")
 RUN = tuple(f"train/{what}" for what in SPEED)
-# Known metrics, in the order of the tables; others follow by name. All but two are shares.
+# Known metrics, in the order of the tables; others follow by name.
 METRICS = (
     "loss",
     "perplexity",
@@ -25,10 +26,12 @@ METRICS = (
     "response_accuracy",
     "dialogue_accuracy",
     "call_accuracy",
-    "joint_goal_accuracy",
+    "state_accuracy",
     "exact_match",
     "bleu",
 )
+NUMBERS = ("loss", "perplexity", "supervised_tokens")  # the others are shares
+POINTS = ("bleu", "rouge1", "rouge2", "rougeL")  # shares that are written without a percent sign
 SPLITS = ("train", "validation", "test")
 LONGEST_READ = 400
 
@@ -150,9 +153,11 @@ def _page(report: Report) -> Page:
     """Sorts the flat figures into tables."""
     after = {name: v for name, v in report.figures.items() if not name.startswith(BEFORE)}
     before = {name[len(BEFORE) :]: v for name, v in report.figures.items() if name not in after}
-    scored = [name for name in {**before, **after} if not name.startswith(LIVE) and name not in RUN]
+    apart = (LIVE, *BESIDE)
+    scored = [n for n in {**before, **after} if not n.startswith(apart) and n not in RUN]
     tables = [_split_table(scored, before, after)]
     tables += [_scope_table(scored, before, after, kind) for kind in ("channel", "task")]
+    tables.append(_beside_table(after))
     live = {name[len(LIVE) :]: v for name, v in after.items() if name.startswith(LIVE)}
     tables.append(_list_table("Live, on the model's own history", "figure", live))
     run = {name.removeprefix("train/"): after[name] for name in RUN if name in after}
@@ -208,6 +213,19 @@ def _scope_table(
     return Table(f"By {kind}, before → after", header, tuple(rows))
 
 
+def _beside_table(figures: Mapping[str, float]) -> Table:
+    """Rows: metrics of generated responses; columns: a trivial answer, the model, the gold."""
+    commonest, gold = BESIDE
+    names = [name.removeprefix(gold) for name in figures if name.startswith(gold)]
+    own = [tuple(name.split("/")) for name in names if name.count("/") == 1]
+    rows = []
+    for split, metric in sorted(own, key=lambda n: (_place(n[0], SPLITS), _place(n[1], METRICS))):
+        sides = (_shown(figures, f"{side}{split}/{metric}") for side in (commonest, "", gold))
+        rows.append((split, _spoken(metric), *sides))
+    header = ("split", "metric", "commonest response", "model", "gold")
+    return Table("Generated responses, between a trivial answer and the gold", header, tuple(rows))
+
+
 def _list_table(title: str, what: str, figures: Mapping[str, float]) -> Table:
     rows = tuple((name.replace("_", " "), _shown(figures, name)) for name in figures)
     return Table(title, (what, "value"), rows)
@@ -241,8 +259,8 @@ def _shown(figures: Mapping[str, float], name: str) -> str:
     value, metric = figures[name], name.rpartition("/")[2]
     if not math.isfinite(value):
         return str(value)
-    if metric == "bleu":
+    if metric in POINTS:
         return f"{100 * value:.2f}"
-    if metric in METRICS[2:] or metric == "success":
+    if metric not in NUMBERS and metric not in SPEED:
         return f"{100 * value:.2f} %"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -17,7 +17,7 @@ from dlm.core.mean import Mean
 from dlm.dialogue.encoding import CHANNEL_NAMES, Encoded
 
 # Metrics that count whole messages of one channel.
-MESSAGE_METRICS = {"call": "call_accuracy", "state": "joint_goal_accuracy"}
+MESSAGE_METRICS = {"call": "call_accuracy", "state": "state_accuracy"}
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Scores:
                              from the gold history writes exactly
         dialogue_accuracy    dialogues whose every response is right
         call_accuracy        `call` messages whose every token is right
-        joint_goal_accuracy  `state` messages whose every token is right
+        state_accuracy       `state` messages whose every token is right
 
     A dialogue that was cut into several pieces counts once, and is right if all of them are.
 

@@ -52,7 +52,7 @@ def test_it_learns_its_rounds_and_is_measured(folder):
     summary = json.loads((folder / "done" / "summary.json").read_text())
     assert summary["validation/response_accuracy"] > 0.7
     assert summary["validation/exact_match"] == summary["validation/response_accuracy"]
-    assert summary["validation/task:colours/joint_goal_accuracy"] > 0.7
+    assert summary["validation/task:colours/state_accuracy"] > 0.7
     setup = Setup(parse_options([f"--workdir={folder / 'done'}"], saved=True))
     assert isinstance(setup.template, ChatTemplate)
     assert setup.tokenizer.digest == checkpoint("chatml").digest

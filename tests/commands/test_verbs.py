@@ -113,7 +113,7 @@ def test_training_learns_the_dialogues(workdir):
     assert summary["before/validation/response_accuracy"] == 0
     assert summary["validation/loss"] < 0.1 * summary["before/validation/loss"]
     assert summary["validation/response_accuracy"] > 0.7
-    assert summary["validation/task:colours/joint_goal_accuracy"] > 0.7
+    assert summary["validation/task:colours/state_accuracy"] > 0.7
     assert summary["validation/exact_match"] == summary["validation/response_accuracy"]
 
 

@@ -49,7 +49,7 @@ def plain_means(dialogues, template, reference, length):
                 units[unit] = units.get(unit, True) and correct[t]
                 messages[unit, channel] = messages.get((unit, channel), True) and correct[t]
             for (_, channel), right in messages.items():
-                name = {"call": "call_accuracy", "state": "joint_goal_accuracy"}.get(channel)
+                name = {"call": "call_accuracy", "state": "state_accuracy"}.get(channel)
                 for scope in ("", task) if name else ():
                     count(f"{scope}{name}", right)
         assert sorted(units) == list(range(len(response_units(dialogue))))

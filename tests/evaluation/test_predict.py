@@ -13,7 +13,8 @@ from dlm.dialogue.encoding import encode
 from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message, response_units
 from dlm.evaluation.evaluate import make_score_step, score_split
-from dlm.evaluation.predict import Prediction, parsed, predict, reply_text, spelled
+from dlm.evaluation.predict import Prediction, parsed, predict, spelled
+from dlm.evaluation.scoring import said
 from dlm.generation.engine import Completion, Engine, GenerateConfig, Request
 from dlm.losses.cross_entropy import cross_entropy
 from tests.evaluation.tiny_talks import LENGTH, TALKS, make_pieces
@@ -156,8 +157,8 @@ def test_turns_are_dropped_one_by_one_and_context_is_kept(template):
     engine = Cutting(template, [[wrote("reply", text)] for text in "abc"], room)
     written = predict([CHAT], engine, template, GenerateConfig(), Bookings)
     assert engine.asked == prompts
-    assert [reply_text(p.predicted) for p in written] == ["a", "b", "c"]
-    assert [reply_text(p.gold) for p in written] == ["1", "2", "3"]
+    assert [said(p.predicted, "reply") for p in written] == ["a", "b", "c"]
+    assert [said(p.gold, "reply") for p in written] == ["1", "2", "3"]
 
 
 def test_the_only_turn_is_not_dropped(template):
@@ -244,8 +245,8 @@ def test_a_record_of_a_prediction_is_json(template):
 
 def test_replies_and_spellings():
     messages = (wrote("act", "offer"), wrote("reply", "Here."))
-    assert reply_text(messages) == "Here."
-    assert reply_text((called("find", place="Rome"),)) is None
+    assert said(messages, "reply") == "Here."
+    assert said((called("find", place="Rome"),), "reply") is None
     assert spelled([*messages, called("find", place="é")]) == [
         ("act", "offer"),
         ("reply", "Here."),

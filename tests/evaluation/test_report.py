@@ -26,6 +26,9 @@ FIGURES = {
     "test/task:book|ing/loss": 0.25,
     "rollout/test/success": 0.5,
     "train/seconds": 1140.25,
+    "gold/test/bleu": 1.0,
+    "commonest/test/bleu": 0.125,
+    "gold/test/task:book|ing/bleu": 1.0,
 }
 SAMPLE = Sample("d-1", (Exchange("user", "hi\n<b>|*"), Exchange("reply", "yes", "no & <i>")))
 
@@ -88,6 +91,7 @@ def test_markdown_shows_before_and_after(workdir):
     assert ["test", "book\\|ing", "→ 0.25"] in rows
     assert ["test/success", "50.00 %"] in rows
     assert ["seconds", "1,140"] in rows
+    assert ["test", "bleu", "12.50", "87.50", "100.00"] in rows
     assert ["train", "1,000", "2"] in rows
     assert ["test", "7", ""] in rows
 

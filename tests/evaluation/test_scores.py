@@ -68,7 +68,7 @@ def test_by_hand():
     assert means["response_accuracy"] == Mean(3.0, 4.0)
     assert means["dialogue_accuracy"] == Mean(1.0, 2.0)
     assert means["call_accuracy"] == Mean(1.0, 1.0)
-    assert means["joint_goal_accuracy"] == Mean(2.0, 2.0)
+    assert means["state_accuracy"] == Mean(2.0, 2.0)
     assert means["channel:reply/token_accuracy"] == Mean(4.0, 5.0)
     assert means["channel:state/loss"] == Mean(3 * 0.5 + 1.0, 4.0)
     assert means["task:booking/response_accuracy"] == means["response_accuracy"]
@@ -135,7 +135,7 @@ def test_a_response_of_several_channels_is_right_as_a_whole():
     score(scores, piece([("state", 0, 2), ("reply", 0, 2)]), wrong=[2])
     means = scores.means()
     assert means["response_accuracy"] == Mean(0.0, 1.0)
-    assert means["joint_goal_accuracy"] == Mean(0.0, 1.0)
+    assert means["state_accuracy"] == Mean(0.0, 1.0)
     assert means["channel:reply/token_accuracy"] == Mean(2.0, 2.0)
 
 

@@ -1,0 +1,1 @@
+"""Scores of generated responses: one file a scorer, found by its name."""
