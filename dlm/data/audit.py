@@ -48,12 +48,19 @@ def show_batch(
             weights = batch.loss_weights[row][here]
             lines.append(
                 f"---- segment {segment + 1}: dialogue {dialogue}"
-                f"{f', task {task}' if task else ''}: {len(weights)} tokens, "
+                f"{f', task {task}' if task else ''}{_ending(batch, row, segment)}: "
+                f"{len(weights)} tokens, "
                 f"{int((weights > 0).sum())} learned ----"
             )
             ids = [batch.tokens[row][here][0], *batch.targets[row][here]]
             lines.append(paint(ids, [0.0, *weights], tokenizer, ansi=ansi))
     return "\n".join(lines)
+
+
+def _ending(batch: Batch, row: int, segment: int) -> str:
+    if batch.chosen is None:
+        return ""
+    return ", preferred ending" if batch.chosen[row, segment] else ", other ending"
 
 
 def paint(
@@ -134,11 +141,12 @@ def _texts(ids: list[int], tokenizer: Tokenizer) -> Iterator[str]:
 
 def _figures(pieces: Pieces, length: int) -> dict[str, str]:
     """The column of one split in the table of counts."""
-    counts, lengths = pieces.counts, pieces.lengths
+    counts, lengths = pieces.counts, pieces.unit_lengths
     learned = sum(counts.supervised.values())
     rows, bound = Packing(lengths, length).num_rows, lower_bound(lengths, length)
     figures = {
         "dialogues": f"{counts.dialogues:,}",
+        **({"  with endings": f"{counts.endings:,}"} if counts.endings else {}),
         "turns": f"{counts.turns:,}",
         "pieces": f"{len(pieces):,}",
         "tokens read": f"{counts.tokens:,}",

@@ -14,7 +14,9 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from dlm.data.pipeline import Batches
+from dlm.data.store import Pieces
 from dlm.dialogue.encoding import CHANNEL_NAMES
+from dlm.dialogue.endings import alternatives, completed
 from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import CHANNELS, Dialogue, response_units
 from dlm.dialogue.tokenizer import Tokenizer
@@ -27,7 +29,7 @@ WHY = {
     "channel": "read: policy.channels leaves its channel out",
     "turn": "read: policy.turns leaves its turn out",
     "weight": "read: its message has weight 0 in the corpus",
-    "history": "read: history of a later turn, itself learned in another piece or too old to fit",
+    "history": "read: history of a later turn or of an ending; itself learned elsewhere, if at all",
     "padding": "padding: no token, nothing is computed from it",
 }
 
@@ -100,7 +102,7 @@ def audit_rows(
         segments = []
         for number, index in enumerate(members, 1):
             here = batch.segment_ids[row] == number
-            dialogue = source[int(batch.dialogue_ids[row, number - 1])]
+            dialogue = _read(batches.pieces, index, source)
             columns = Columns(
                 tokens=batch.tokens[row][here],
                 targets=batch.targets[row][here],
@@ -113,6 +115,15 @@ def audit_rows(
             segments.append(Segment(number, dialogue.id, dialogue.task, said))
         found.append(Row(row, segments, int((batch.segment_ids[row] == 0).sum())))
     return found
+
+
+def _read(pieces: Pieces, index: int, source: Sequence[Dialogue]) -> Dialogue:
+    """The dialogue of a piece, with its ending."""
+    dialogue = source[int(pieces.dialogue_index[index])]
+    if not pieces.grouped:
+        return completed(dialogue)
+    first = int(np.searchsorted(pieces.dialogue_index, pieces.dialogue_index[index]))
+    return alternatives(dialogue)[index - first].dialogue
 
 
 class Columns(NamedTuple):

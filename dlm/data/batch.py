@@ -33,6 +33,11 @@ class Batch(NamedTuple):
       turn_ids: [B, T] int32, turn of `targets` in the original dialogue; -1 none.
       dialogue_ids: [B, U] int32, index into the corpus; -1 none.
       task_ids: [B, U] int32; -1 none.
+      pair_ids: [B, U] int32, the group of endings that the segment belongs to, which share a row;
+        -1 none. None, as the next two, where no endings are compared.
+      chosen: [B, U] bool, the ending that is preferred, one of each group.
+      reference_log_probs: [B, U] float32, log probability of the segment's supervised targets under
+        the model that training began with; None where no loss reads it.
     """
 
     tokens: Array
@@ -44,21 +49,36 @@ class Batch(NamedTuple):
     turn_ids: Array
     dialogue_ids: Array
     task_ids: Array
+    pair_ids: Array = None
+    chosen: Array = None
+    reference_log_probs: Array = None
 
 
 TOKEN_FIELDS = Batch._fields[:7]
-PADDING = {"channel_ids": -1, "turn_ids": -1, "dialogue_ids": -1, "task_ids": -1}
+PAIR_FIELDS = ("pair_ids", "chosen")
+PADDING = dict.fromkeys(("channel_ids", "turn_ids", "dialogue_ids", "task_ids", "pair_ids"), -1)
+DTYPES = {"loss_weights": np.float32, "chosen": np.bool_, "reference_log_probs": np.float32}
 
 
-def empty_batch(rows: int, length: int, segments: int) -> Batch:
-    """A batch of padding: [rows, length] and [rows, segments] numpy arrays."""
+def empty_batch(
+    rows: int, length: int, segments: int, *, pairs: bool = False, reference: bool = False
+) -> Batch:
+    """A batch of padding: [rows, length] and [rows, segments] numpy arrays.
+
+    Args:
+      rows: B.
+      length: T.
+      segments: U.
+      pairs: with `pair_ids` and `chosen`.
+      reference: with `reference_log_probs`.
+    """
 
     def array(name: str) -> np.ndarray:
         shape = (rows, length if name in TOKEN_FIELDS else segments)
-        dtype = np.float32 if name == "loss_weights" else np.int32
-        return np.full(shape, PADDING.get(name, 0), dtype)
+        return np.full(shape, PADDING.get(name, 0), DTYPES.get(name, np.int32))
 
-    return Batch(*(array(name) for name in Batch._fields))
+    without = {*(() if pairs else PAIR_FIELDS), *(() if reference else ("reference_log_probs",))}
+    return Batch(**{name: array(name) for name in Batch._fields if name not in without})
 
 
 def check(batch: Batch) -> Batch:
@@ -67,12 +87,14 @@ def check(batch: Batch) -> Batch:
     Raises:
       ValueError: naming the array, the row and the position that break it.
     """
-    arrays = Batch(*(np.asarray(array) for array in batch))
+    arrays = Batch(*(array if array is None else np.asarray(array) for array in batch))
     shape = arrays.tokens.shape
     segments = arrays.dialogue_ids.shape
     for name, array in arrays._asdict().items():
+        if array is None:
+            continue
         wanted = shape if name in TOKEN_FIELDS else segments
-        dtype = np.float32 if name == "loss_weights" else np.int32
+        dtype = DTYPES.get(name, np.int32)
         if array.ndim != 2 or array.shape != wanted or array.dtype != dtype:
             raise ValueError(
                 f"batch.{name}: {array.dtype}{list(array.shape)}, expected "
@@ -97,7 +119,18 @@ def check(batch: Batch) -> Batch:
     _require("loss_weights", (weights == 0) | (ids > 0), "0 on padding")
     present = np.arange(1, segments[1] + 1)[None, :] <= ids.max(axis=1, initial=0)[:, None]
     _require("dialogue_ids", (arrays.dialogue_ids >= 0) == present, "an id for each segment")
+    if arrays.pair_ids is not None:
+        _check_groups(arrays.pair_ids, arrays.chosen, present)
     return batch
+
+
+def _check_groups(ids: np.ndarray, chosen: np.ndarray, present: np.ndarray) -> None:
+    same = (ids[:, :, None] == ids[:, None, :]) & present[:, :, None]
+    _require("pair_ids", (ids >= 0) == present, "an id for each segment")
+    _require("pair_ids", (same.sum(2) > 1) | ~present, "another ending beside it")
+    _require("chosen", ((same & chosen[:, None]).sum(2) == 1) | ~present, "one of a group")
+    found, times = np.unique(np.concatenate([np.unique(row) for row in ids]), return_counts=True)
+    _require("pair_ids", ~np.isin(ids, found[times > 1]) | ~present, "a group in one row")
 
 
 def _require(name: str, holds: np.ndarray, wanted: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from dlm.core.errors import UserError
 from dlm.data.batch import TOKEN_FIELDS, Batch, empty_batch
 from dlm.data.packing import Packing, Plan
 from dlm.data.store import Pieces
+from dlm.dialogue.endings import ENDINGS, PREFERRED
 
 FILE_OPTIONS = ("path", "format", "validation_path", "test_path", "on_bad_record")
 
@@ -28,7 +30,8 @@ class DataConfig:
       options: the corpus's own options.
       length: T, positions of a row, in tokens.
       rows: B, rows of a batch.
-      pack: several dialogues a row; False = the same dialogues in each step, one a row.
+      pack: several dialogues a row; False = the same dialogues in each step, one a row (with all
+        its endings, where they are compared).
       overflow: what happens in training to a dialogue longer than `length`: "drop" its oldest
         whole turns, "split" it, or "raise".
       on_bad_record: "raise" at a bad record, or "skip" and report it.
@@ -84,6 +87,7 @@ class Batches:
       pack: False unfolds each packed row into one row a piece; step n then holds the same pieces,
         in a batch of as many rows as the fullest step could need, a multiple of B.
       shuffle: False for evaluation.
+      reference: [N] float32, `reference_log_probs` of each piece; None = the batches have none.
 
     Raises:
       UserError: there is no piece.
@@ -98,6 +102,7 @@ class Batches:
         seed: int = 0,
         pack: bool = True,
         shuffle: bool = True,
+        reference: np.ndarray | None = None,
     ):
         if not len(pieces):
             raise UserError(
@@ -109,12 +114,13 @@ class Batches:
         self._pack = pack
         self._shuffle = shuffle
         self._seed = seed
-        self._packing = Packing(pieces.lengths, length)
+        self._reference = reference
+        self._packing = Packing(pieces.unit_lengths, length)
         self._rows = rows
-        segments = self._packing.segments
-        most = int(segments[:rows].sum())
+        units, largest = self._packing.segments, int(np.diff(pieces.unit_starts).max())
+        most = int(units[:rows].sum())
         self.rows = rows if pack else -(-most // rows) * rows  # so that what divides B divides it
-        self.segments = int(segments[0]) if pack else 1
+        self.segments = largest * (int(units[0]) if pack else 1)
         self._own: Sequence[int] = range(self.rows)
         self._plan = lru_cache(maxsize=2)(self._make_plan)
 
@@ -125,6 +131,12 @@ class Batches:
         """
         batches = copy(self)
         batches._own = rows
+        return batches
+
+    def with_reference(self, reference: np.ndarray) -> Batches:
+        """The same batches with other `reference_log_probs`: [N] float32, one a piece."""
+        batches = copy(self)
+        batches._reference = np.asarray(reference, np.float32)
         return batches
 
     def num_steps(self, epoch: int = 0) -> int:
@@ -148,7 +160,10 @@ class Batches:
         last = min(first + self._rows, plan.num_rows)
         rows = [plan.row(row).tolist() for row in range(first, last)]
         if not self._pack:
-            rows = [[piece] for row in rows for piece in row]
+            rows = [[unit] for row in rows for unit in row]
+        starts = self.pieces.unit_starts
+        units = [[range(starts[unit], starts[unit + 1]) for unit in row] for row in rows]
+        rows = [list(chain.from_iterable(row)) for row in units]
         return rows + [[] for _ in range(self.rows - len(rows))]
 
     def dialogues(self, step: int) -> list[int]:
@@ -159,7 +174,13 @@ class Batches:
     def batch(self, step: int) -> Batch:
         """Batch number `step` of the run, as numpy arrays."""
         rows = self.row_pieces(step)
-        batch = empty_batch(len(self._own), self.length, self.segments)
+        batch = empty_batch(
+            len(self._own),
+            self.length,
+            self.segments,
+            pairs=self.pieces.grouped,
+            reference=self._reference is not None,
+        )
         for row, number in enumerate(self._own):
             start = 0
             for segment, piece in enumerate(rows[number]):
@@ -202,4 +223,9 @@ class Batches:
         batch.positions[row, start:stop] = np.arange(stop - start)
         batch.dialogue_ids[row, segment] = pieces.dialogue_index[piece]
         batch.task_ids[row, segment] = pieces.task_id[piece]
+        if pieces.grouped:
+            batch.pair_ids[row, segment] = pieces.dialogue_index[piece]
+            batch.chosen[row, segment] = ENDINGS[pieces.ending[piece]] in PREFERRED
+        if self._reference is not None:
+            batch.reference_log_probs[row, segment] = self._reference[piece]
         return stop

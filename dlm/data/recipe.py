@@ -25,6 +25,7 @@ class Recipe:
       length: most tokens of a piece.
       overflow: what happens to longer dialogues in training.
       evaluation: every message is scored once.
+      groups: a dialogue gives a piece for each of its endings.
       code: digest of the source that prepares.
     """
 
@@ -36,6 +37,7 @@ class Recipe:
     length: int
     overflow: str
     evaluation: bool
+    groups: bool
     code: str
 
     @property

@@ -25,6 +25,7 @@ from dlm.core.progress import Progress
 from dlm.data.recipe import Recipe, preparing_code
 from dlm.data.writer import PIECE_ARRAYS, TOKEN_ARRAYS, Counts, write
 from dlm.dialogue.encoding import Encoded, Rejected, fit_many
+from dlm.dialogue.endings import ENDINGS
 from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue
 from dlm.dialogue.template import Template
@@ -41,11 +42,14 @@ class Pieces:
 
     Attributes:
       name: of the split.
+      grouped: the pieces of a dialogue are its endings, and share a row.
       folder: where the arrays lie.
       arrays: the fields of `Encoded`, each [sum of lengths], piece after piece.
       lengths: [N] int32 tokens of each piece.
       dialogue_index: [N] int32 index of the piece's dialogue in the split.
       task_id: [N] int32 index into `task_names`.
+      ending: [N] int32 index into `endings.ENDINGS`.
+      unit_starts: [M + 1] int64; unit i is the pieces from `unit_starts[i]` on, which share a row.
       task_names: sorted.
       data_digest: digest of the corpus.
       counts: what the split holds.
@@ -55,16 +59,26 @@ class Pieces:
     def __init__(self, folder: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]):
         self.folder = folder
         self.name: str = meta["recipe"]["split"]
+        self.grouped: bool = meta["recipe"]["groups"]
         self.data_digest: str = meta["recipe"]["data"]
         self.task_names: list[str] = meta["task_names"]
         self.counts = Counts(**meta["counts"])
         self.rejected: list[dict[str, Any]] = meta["rejected"]
         self.arrays = {name: arrays[name] for name in TOKEN_ARRAYS}
-        self.lengths, self.dialogue_index, self.task_id = (arrays[name] for name in PIECE_ARRAYS)
+        self.lengths, self.dialogue_index, self.task_id, self.ending = (
+            arrays[name] for name in PIECE_ARRAYS
+        )
+        begins = np.diff(self.dialogue_index, prepend=-1) != 0 if self.grouped else self.lengths > 0
+        self.unit_starts = np.append(np.flatnonzero(begins), len(self.lengths))
         self._starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)]).tolist()
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def unit_lengths(self) -> np.ndarray:
+        """[M] int64 tokens of each unit."""
+        return np.diff(np.asarray(self._starts)[self.unit_starts])
 
     def span(self, index: int) -> slice:
         """Where piece `index` lies in each of `arrays`."""
@@ -73,7 +87,8 @@ class Pieces:
     def piece(self, index: int) -> Encoded:
         """Piece `index` as it left the encoding."""
         span = self.span(index)
-        return Encoded(**{name: array[span] for name, array in self.arrays.items()})
+        ending = ENDINGS[self.ending[index]]
+        return Encoded(**{name: array[span] for name, array in self.arrays.items()}, ending=ending)
 
 
 def build_or_load(
@@ -87,6 +102,7 @@ def build_or_load(
     cache_dir: str | Path,
     overflow: str = "drop",
     evaluation: bool = False,
+    groups: bool = False,
 ) -> Pieces:
     """Encodes a split, or opens its cache where the same recipe was encoded before.
 
@@ -100,6 +116,7 @@ def build_or_load(
       cache_dir: holds `encoded/`.
       overflow: "drop", "split" or "raise", for dialogues longer than `length` in training.
       evaluation: every message is scored once; `overflow` does not apply.
+      groups: a piece for each ending of a dialogue; see `encoding.fit_many`.
 
     Raises:
       UserError: a dialogue that does not fit under `overflow="raise"`.
@@ -113,6 +130,7 @@ def build_or_load(
         length=length,
         overflow=overflow,
         evaluation=evaluation,
+        groups=groups,
         code=preparing_code(),
     )
     folder = Path(cache_dir).expanduser() / "encoded" / recipe.key
@@ -162,6 +180,7 @@ def _encode(
                 recipe.length,
                 overflow=recipe.overflow,
                 evaluation=recipe.evaluation,
+                groups=recipe.groups,
             )
             for (index, dialogue), pieces in zip(chunk, encoded, strict=True):
                 yield index, dialogue, pieces

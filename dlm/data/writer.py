@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dlm.dialogue.encoding import CHANNEL_NAMES, Encoded, Rejected
+from dlm.dialogue.endings import ENDINGS, PREFERRED, completed, has_endings
 from dlm.dialogue.schema import Dialogue, turn_of_messages
 
 TOKEN_ARRAYS = {
@@ -23,7 +24,12 @@ TOKEN_ARRAYS = {
     "turn_ids": np.int32,
     "unit_ids": np.int32,
 }
-PIECE_ARRAYS = {"lengths": np.int32, "dialogue_index": np.int32, "task_id": np.int32}
+PIECE_ARRAYS = {
+    "lengths": np.int32,
+    "dialogue_index": np.int32,
+    "task_id": np.int32,
+    "ending": np.int32,
+}
 
 
 @dataclass
@@ -32,7 +38,8 @@ class Counts:
 
     Attributes:
       dialogues: in the split.
-      turns: in the split, rejected dialogues included.
+      endings: of them with several endings to compare.
+      turns: in the split, rejected dialogues included; of several endings with the preferred one.
       tokens: read by the model, over all pieces.
       supervised: by channel, positions of weight > 0.
       dropped_turns: turns of kept dialogues that are in no piece.
@@ -40,6 +47,7 @@ class Counts:
     """
 
     dialogues: int = 0
+    endings: int = 0
     turns: int = 0
     tokens: int = 0
     supervised: dict[str, int] = field(default_factory=dict)
@@ -86,6 +94,7 @@ def write(
                 rows["lengths"].append(len(piece.tokens))
                 rows["dialogue_index"].append(index)
                 rows["task_id"].append(task_ids.setdefault(dialogue.task, len(task_ids)))
+                rows["ending"].append(ENDINGS.index(piece.ending))
         task_names = sorted(task_ids)
         renumbered = np.array([task_names.index(name) for name in task_ids], np.int32)
         for name, values in rows.items():
@@ -101,13 +110,15 @@ def write(
 
 
 def _count(counts: Counts, dialogue: Dialogue, pieces: list[Encoded] | Rejected) -> None:
-    turns = 1 + max(turn_of_messages(dialogue), default=-1)
+    turns = 1 + max(turn_of_messages(completed(dialogue)), default=-1)
     counts.dialogues += 1
+    counts.endings += has_endings(dialogue)
     counts.turns += turns
     if isinstance(pieces, Rejected):
         counts.rejected[pieces.reason] = counts.rejected.get(pieces.reason, 0) + 1
         return
-    present = np.bincount(1 + np.concatenate([piece.turn_ids for piece in pieces]))
+    read = [piece.turn_ids for piece in pieces if piece.ending in PREFERRED]
+    present = np.bincount(1 + np.concatenate(read))
     counts.dropped_turns += turns - int(np.count_nonzero(present[1:]))
     for piece in pieces:
         counts.tokens += len(piece.tokens)

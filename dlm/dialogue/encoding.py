@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from dlm.core.errors import UserError
 from dlm.dialogue.checks import check_choice
-from dlm.dialogue.policy import PolicyConfig
+from dlm.dialogue.endings import Alternative, alternatives, completed
+from dlm.dialogue.policy import KEPT, PolicyConfig
 from dlm.dialogue.schema import CHANNELS, Dialogue, response_units, turn_of_messages
 from dlm.dialogue.template import Rejected, Template
 from dlm.dialogue.windows import Line, Windows, disjoint, each_alone, each_once, newest
@@ -34,6 +36,7 @@ class Encoded:
       turn_ids: [n] int32, turn of `targets[t]` in the whole dialogue; -1 before the first.
       unit_ids: [n] int32, response unit of `targets[t]` in the whole dialogue (headers are in
         none); -1 none.
+      ending: which of its dialogue's endings it has, of `endings.ENDINGS`.
     """
 
     tokens: np.ndarray
@@ -42,6 +45,7 @@ class Encoded:
     channel_ids: np.ndarray
     turn_ids: np.ndarray
     unit_ids: np.ndarray
+    ending: str = ""
 
 
 def encode(dialogue: Dialogue, template: Template, policy: PolicyConfig) -> Encoded:
@@ -76,6 +80,7 @@ def fit_many(
     length: int,
     overflow: str = "drop",
     evaluation: bool = False,
+    groups: bool = False,
 ) -> list[list[Encoded] | Rejected]:
     """Returns each dialogue as pieces of at most `length` positions; cuts only between turns.
 
@@ -92,6 +97,10 @@ def fit_many(
         that share no turn, or "raise".
       evaluation: every turn is scored exactly once, with the longest history that fits, whatever
         `overflow` and `policy.turns` say; turns scored in another piece are only read.
+      groups: a dialogue gives one piece for each of its endings, of which the ending alone is
+        learned, all of it. A row holds them all: together they take at most `length` positions, and
+        the oldest turns of the history are dropped of all alike. Otherwise a dialogue has only the
+        ending that is preferred (`endings.completed`).
 
     Returns:
       For each dialogue its pieces, each with at least one learned token, or why there are none.
@@ -102,14 +111,15 @@ def fit_many(
     check_choice(overflow, OVERFLOWS, "", "data.overflow")
     mode = "evaluation" if evaluation else overflow
     policy = policy.scored() if evaluation else policy
-    return [_fit_or_reject(dialogue, template, policy, length, mode) for dialogue in dialogues]
+    fit_one = _fit_group if groups else _fit
+    return [
+        _or_rejected(fit_one, dialogue, template, policy, length, mode) for dialogue in dialogues
+    ]
 
 
-def _fit_or_reject(
-    dialogue: Dialogue, template: Template, policy: PolicyConfig, length: int, mode: str
-) -> list[Encoded] | Rejected:
+def _or_rejected(fit_one: Callable[..., list[Encoded]], *args: Any) -> list[Encoded] | Rejected:
     try:
-        return _fit(dialogue, template, policy, length, mode)
+        return fit_one(*args)
     except Rejected as rejected:
         return rejected
 
@@ -117,7 +127,7 @@ def _fit_or_reject(
 def _fit(
     dialogue: Dialogue, template: Template, policy: PolicyConfig, length: int, mode: str
 ) -> list[Encoded]:
-    dialogue = policy.read(dialogue)
+    dialogue = policy.read(completed(dialogue))
     lines = _lines(dialogue, template, policy)
     if not any(line.weight for line in lines):
         raise Rejected(dialogue.id, "nothing to learn", "no message has a weight under the policy")
@@ -143,6 +153,51 @@ def _fit(
         detail = f"what has a weight is in turns dropped to fit {length} tokens"
         raise Rejected(dialogue.id, "nothing left to learn", detail)
     raise Rejected(dialogue.id, "too long", f"none of its turns fits {length} tokens")
+
+
+def _fit_group(
+    dialogue: Dialogue, template: Template, policy: PolicyConfig, length: int, mode: str
+) -> list[Encoded]:
+    policy, members = policy.scored(), alternatives(dialogue)
+    if not members:
+        detail = "it has neither a chosen and a rejected ending nor candidates with an answer"
+        raise Rejected(dialogue.id, "nothing to compare", detail)
+    whole = [_ending_lines(member, template, policy) for member in members]
+    if not all(any(line.weight for line in lines) for lines in whole):
+        detail = "an ending has no message with a weight under the policy"
+        raise Rejected(dialogue.id, "nothing to learn", detail)
+    last = min(turn_of_messages(member.dialogue)[member.history] for member in members)
+    for first in range(last + 1):
+        kept = [[x for x in lines if x.turn >= first or x.name in KEPT] for lines in whole]
+        size = sum(line.size for lines in kept for line in lines) - len(members)
+        if size <= length:
+            break
+        if mode == "raise":
+            raise UserError(
+                f"dialogue {dialogue.id}: its {len(members)} endings, {size} tokens with what "
+                f"precedes them, exceed data.length={length}; raise it or set data.overflow='drop'"
+            )
+    pieces = [
+        replace(_encoded(_alone(member.dialogue, template, lines, length)), ending=member.ending)
+        for member, lines in zip(members, kept, strict=True)
+        if size <= length
+    ]
+    if not pieces or sum(len(piece.tokens) for piece in pieces) > length:
+        detail = f"the endings, each with the turn that it ends, exceed {length} tokens together"
+        raise Rejected(dialogue.id, "endings too long for one row", detail)
+    return pieces
+
+
+def _ending_lines(member: Alternative, template: Template, policy: PolicyConfig) -> list[Line]:
+    """Returns what is read of a dialogue whose ending is learned; what precedes has no weight."""
+    turn = turn_of_messages(member.dialogue)[member.history]
+    lines = []
+    for line in _lines(member.dialogue, template, policy):
+        if line.message.message_index >= member.history:
+            lines.append(line)
+        elif policy.sees(line.name, line.turn, turn):
+            lines.append(line._replace(weight=0.0))
+    return lines
 
 
 def _alone(dialogue: Dialogue, template: Template, kept: Sequence[Line], length: int) -> list[Line]:

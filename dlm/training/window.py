@@ -106,7 +106,8 @@ def nonfinite_parts(metrics: StepMetrics) -> list[str]:
 def keep_batch(folder: Path, batch: Any, step: int) -> Path:
     """Writes a batch to `bad_STEP.npz`, to be looked at; returns where."""
     content = io.BytesIO()
-    arrays: dict[str, Any] = {name: np.asarray(x) for name, x in batch._asdict().items()}
+    fields = batch._asdict().items()
+    arrays: dict[str, Any] = {name: np.asarray(x) for name, x in fields if x is not None}
     np.savez_compressed(content, **arrays)
     path = folder / f"bad_{step}.npz"
     write_atomic(path, content.getvalue())

@@ -274,7 +274,8 @@ def test_content_is_never_control(case):
 
 def test_caches_know_corpus_and_template():
     """C9: of no two corpora and templates is the key the same, were the tokenizer the same."""
-    parts = {"policy": LEARN, "length": 64, "overflow": "drop", "evaluation": False}
+    parts: dict = {"policy": LEARN, "length": 64, "overflow": "drop"}
+    parts |= {"evaluation": False, "groups": False}
     keys = {
         Recipe("train", data, "t", t.digest, code="c", **parts).key
         for t in map(template_of, TEMPLATES)

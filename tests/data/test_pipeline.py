@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
+import jax
 import numpy as np
 import pytest
 
@@ -69,7 +70,8 @@ def test_processes_make_rows_of_their_own(pieces, pack, monkeypatch):
         for rows in hands:
             read.clear()
             assert equal(
-                whole.only(rows).batch(step), Batch(*(array[list(rows)] for array in batch))
+                whole.only(rows).batch(step),
+                jax.tree.map(lambda array: array[list(rows)], batch),  # noqa: B023
             )
             assert read == [piece for row in rows for piece in whole.row_pieces(step)[row]]
     assert whole.only(hands[0]).rows == whole.rows

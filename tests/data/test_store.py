@@ -29,6 +29,7 @@ RECIPE = Recipe(
     length=160,
     overflow="drop",
     evaluation=False,
+    groups=False,
     code="c1",
 )
 
@@ -49,6 +50,7 @@ CHANGES = {
     "length": 161,
     "overflow": "raise",
     "evaluation": True,
+    "groups": True,
     "code": "c2",
 }
 
@@ -73,7 +75,7 @@ def test_pieces_are_what_encoding_gave(pieces, dialogues, template):
         for wanted in fit(dialogue, template, PolicyConfig(), 160):
             piece = pieces.piece(index)
             for field in dataclasses.fields(wanted):
-                left, right = getattr(piece, field.name), getattr(wanted, field.name)
+                left, right = (np.asarray(getattr(x, field.name)) for x in (piece, wanted))
                 assert left.dtype == right.dtype
                 np.testing.assert_array_equal(left, right)
             assert pieces.lengths[index] == len(wanted.tokens)
@@ -122,6 +124,7 @@ def test_each_policy_has_a_cache_of_its_own(build, policy):
         {"length": 150},
         {"overflow": "raise"},
         {"evaluation": True},
+        {"groups": True},
     ],
     ids=lambda changes: next(iter(changes)),
 )

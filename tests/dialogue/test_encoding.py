@@ -140,7 +140,9 @@ def test_terminators_left_out_are_seen(template, mutant):
 @given(dialogue=dialogues())
 def test_arrays_keep_their_contract(template, dialogue):
     encoded = encode(dialogue, template, LEARN)
-    for field in fields(encoded):
+    *arrays, ending = fields(encoded)
+    assert (ending.name, encoded.ending) == ("ending", "")
+    for field in arrays:
         array = getattr(encoded, field.name)
         assert array.shape == encoded.tokens.shape
         assert array.dtype == (np.float32 if field.name == "loss_weights" else np.int32)
