@@ -8,6 +8,7 @@ from functools import cached_property
 
 from dlm.commands.setup import Setup
 from dlm.commands.start import is_drawn
+from dlm.dialogue.endings import completed
 from dlm.dialogue.schema import Dialogue
 from dlm.evaluation import scoring
 from dlm.evaluation.evaluate import ScoreStep, make_score_step, score_split
@@ -73,7 +74,8 @@ class Measure:
         for name in splits:
             measured.figures.update(self.forced(params, name))
             source = setup.split(name)
-            dialogues = [source[i] for i in range(min(settings.eval.dialogues, len(source)))]
+            first = range(min(settings.eval.dialogues, len(source)))
+            dialogues = [completed(source[i]) for i in first]
             predictions = predict(
                 dialogues, engine, setup.template, settings.generate, setup.open_world
             )
@@ -121,7 +123,8 @@ class Measure:
         written = scoring.score(scorers, given)
         beside = {"gold": scoring.score(scorers, scoring.gold(given))}
         if "train" in self._setup.corpus.splits:
-            commonest = scoring.commonest(self._setup.split("train"), given)
+            train = map(completed, self._setup.split("train"))
+            commonest = scoring.commonest(train, given)
             beside["commonest"] = scoring.score(scorers, commonest)
         measured.figures.update({f"{split}/{n}": value for n, value in written.figures.items()})
         for name, scored in beside.items():

@@ -10,6 +10,7 @@ from dlm.commands.measure import Measured
 from dlm.commands.setup import Setup
 from dlm.core.files import write_atomic
 from dlm.data.store import Pieces
+from dlm.dialogue.endings import completed
 from dlm.evaluation import report
 from dlm.evaluation.predict import Prediction
 from dlm.evaluation.report import Report, Sample, side_by_side
@@ -92,7 +93,7 @@ def samples(setup: Setup, predictions: Mapping[str, Sequence[Prediction]]) -> li
     for place in range(wanted):
         for split, written in predictions.items():
             if place < len(setup.split(split)):
-                dialogue = setup.split(split)[place]
+                dialogue = completed(setup.split(split)[place])
                 units = {p.unit: p.predicted for p in written if p.dialogue == dialogue.id}
                 chosen.append(side_by_side(dialogue, units, f"{split}: {dialogue.id}"))
     return chosen[:wanted]

@@ -178,7 +178,9 @@ class Setup:
         texts: list[str] = []
         entities: set[str] = set()
         for dialogue in self.split("train"):
-            texts.extend(message_text(message) for message in dialogue.messages)
+            said = (*dialogue.messages, *dialogue.chosen, *dialogue.rejected)
+            texts.extend(message_text(message) for message in said)
+            texts.extend(dialogue.candidates)
             named = dialogue.meta.get("entities")
             if isinstance(named, list | tuple):  # a user's field of that name may hold anything
                 entities.update(name for name in named if isinstance(name, str))

@@ -63,14 +63,11 @@ def alternatives(dialogue: Dialogue) -> list[Alternative]:
 
 
 def completed(dialogue: Dialogue) -> Dialogue:
-    """Returns the dialogue with the ending that is preferred, and no other."""
+    """Returns the dialogue with the ending that is preferred behind its messages."""
     for alternative in alternatives(dialogue):
         if alternative.ending in PREFERRED:
             return alternative.dialogue
-    return replace(dialogue, messages=(*dialogue.messages, *dialogue.chosen), **_NOTHING)
-
-
-_NOTHING: dict = {"candidates": (), "answer": None, "chosen": (), "rejected": ()}
+    return _ended(dialogue, dialogue.messages, dialogue.chosen, "").dialogue
 
 
 def _is_choice(dialogue: Dialogue) -> bool:
@@ -83,5 +80,5 @@ def _ended(
     messages: tuple[Message, ...],
     ending: str,
 ) -> Alternative:
-    whole = replace(dialogue, messages=(*history, *messages), **_NOTHING)
+    whole = replace(dialogue, messages=(*history, *messages), chosen=(), rejected=())
     return Alternative(ending, whole, len(history))

@@ -50,7 +50,7 @@ def test_a_pair_and_a_choice_by_hand():
     assert [a.dialogue.messages[4:] for a in found] == [
         (Message("assistant", text),) for text in CHOICE.candidates
     ]
-    assert not any(has_endings(a.dialogue) for a in [*alternatives(PAIR), *found])
+    assert not any(has_endings(a.dialogue) for a in alternatives(PAIR))
 
 
 def test_candidates_take_the_place_of_the_reply():
@@ -91,6 +91,8 @@ def test_a_token_loss_learns_the_preferred_ending(template):
     assert completed(CHOICE).messages == (*HISTORY, Message("assistant", "booked"))
     assert completed(replace(PAIR, rejected=())) == plain
     assert completed(plain) == plain
+    assert completed(completed(CHOICE)) == completed(CHOICE)
+    assert completed(CHOICE).candidates == CHOICE.candidates  # a scorer of choices reads them
     for evaluation in (False, True):
         (piece,) = fit_many([PAIR], template, LEARN, 200, evaluation=evaluation)[0]
         whole = encode(plain, template, LEARN)
