@@ -11,6 +11,8 @@ import dlm.dialogue
 from dlm.core.files import digest
 from dlm.dialogue.policy import PolicyConfig
 
+STORE = ("block", "recipe", "store", "workers", "writer")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -49,6 +51,6 @@ class Recipe:
 def preparing_code() -> str:
     """Digest of what makes pieces: the room of dialogues, the store, the tokenizers library."""
     rooms = (Path(folder).glob("*.py") for folder in dlm.dialogue.__path__)
-    store = (Path(__file__).with_name(f"{name}.py") for name in ("recipe", "store", "writer"))
+    store = (Path(__file__).with_name(f"{name}.py") for name in STORE)
     sources = [path.read_text(encoding="utf-8") for path in (*sorted(chain(*rooms)), *store)]
     return digest([metadata.version("tokenizers"), *sources])

@@ -2,18 +2,20 @@
 
 A cache is a folder `encoded/KEY`: one `.npy` file a field, all pieces one after another, and
 `meta.json`, written last. It is written aside and renamed, so it is whole or absent; of two
-processes that write the same one, the second to end discards its own.
+processes that write the same one, the second to end discards its own. A process that was killed
+while it wrote leaves a folder that the next one to write removes.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ import numpy as np
 from dlm.core.errors import UserError
 from dlm.core.files import read_json, write_json
 from dlm.core.progress import Progress
+from dlm.data.block import PIECE_ARRAYS, TOKEN_ARRAYS, Block, Counts
 from dlm.data.recipe import Recipe, preparing_code
-from dlm.data.writer import PIECE_ARRAYS, TOKEN_ARRAYS, Counts, write
-from dlm.dialogue.encoding import Encoded, Rejected, fit_many
+from dlm.data.workers import encode_blocks, num_workers
+from dlm.data.writer import write
+from dlm.dialogue.encoding import Encoded
 from dlm.dialogue.endings import ENDINGS
 from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue
@@ -33,7 +37,6 @@ from dlm.dialogue.template import Template
 META = "meta.json"
 KEY = re.compile(r"[0-9a-f]{64}")
 ASIDE = ".writing-"
-CHUNK = 256  # dialogues encoded together
 DAMAGED = (UserError, OSError, ValueError, KeyError, TypeError)
 
 
@@ -103,6 +106,7 @@ def build_or_load(
     overflow: str = "drop",
     evaluation: bool = False,
     groups: bool = False,
+    workers: int | None = None,
 ) -> Pieces:
     """Encodes a split, or opens its cache where the same recipe was encoded before.
 
@@ -117,6 +121,7 @@ def build_or_load(
       overflow: "drop", "split" or "raise", for dialogues longer than `length` in training.
       evaluation: every message is scored once; `overflow` does not apply.
       groups: a piece for each ending of a dialogue; see `encoding.fit_many`.
+      workers: processes that encode; they change no result. None: as the number of dialogues asks.
 
     Raises:
       UserError: a dialogue that does not fit under `overflow="raise"`.
@@ -141,15 +146,12 @@ def build_or_load(
             print(f"{folder}: damaged ({error}); encoding {name} again", flush=True)
             _remove(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder.parent))
-    try:
-        meta = write(aside, _encode(source, template, recipe))
+    with _aside(folder.parent) as aside:
+        meta = write(aside, _encode(source, template, recipe, workers or num_workers(len(source))))
         write_json(aside / META, {"recipe": asdict(recipe), **meta})
         pieces = _load(aside, folder)  # stays readable whatever others do to the folder
         _install(aside, folder)
         return pieces
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def size(cache_dir: str | Path) -> int:
@@ -167,24 +169,49 @@ def clean(cache_dir: str | Path) -> int:
 
 
 def _encode(
-    source: Sequence[Dialogue], template: Template, recipe: Recipe
-) -> Iterator[tuple[int, Dialogue, list[Encoded] | Rejected]]:
-    """Yields each dialogue with its index and its pieces, encoded many at a time."""
-    dialogues = enumerate(source)
+    source: Sequence[Dialogue], template: Template, recipe: Recipe, workers: int
+) -> Iterator[Block]:
+    """Yields the blocks of a split, and says how far it is."""
+    done = 0
     with Progress(len(source), f"encoding {recipe.split}", "dialogue") as progress:
-        while chunk := list(islice(dialogues, CHUNK)):
-            encoded = fit_many(
-                [dialogue for _, dialogue in chunk],
-                template,
-                recipe.policy,
-                recipe.length,
-                overflow=recipe.overflow,
-                evaluation=recipe.evaluation,
-                groups=recipe.groups,
-            )
-            for (index, dialogue), pieces in zip(chunk, encoded, strict=True):
-                yield index, dialogue, pieces
-            progress.update(chunk[-1][0] + 1)
+        for block in encode_blocks(source, template, recipe, workers):
+            yield block
+            done += block.counts.dialogues
+            progress.update(done)
+
+
+@contextmanager
+def _aside(parent: Path) -> Iterator[Path]:
+    """A new folder to write in, held while the block lasts and then removed, unless renamed.
+
+    What processes left behind that were killed while they wrote, and so hold no longer, goes too.
+    """
+    with ExitStack() as held:
+        with _held(parent):
+            for left in parent.glob(f"{ASIDE}*"):
+                with suppress(OSError), _held(left, wait=False):
+                    shutil.rmtree(left)
+            aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=parent))
+            held.enter_context(_held(aside))
+        try:
+            yield aside
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds a folder until the block or the process ends.
+
+    Raises:
+      BlockingIOError: another holds it, and `wait` is False.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(handle)
 
 
 def _folders(cache_dir: str | Path) -> list[Path]:
@@ -221,10 +248,9 @@ def _install(aside: Path, folder: Path) -> None:
 
 def _remove(folder: Path) -> None:
     """Deletes a cache; another process sees it whole or not at all."""
-    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder.parent))
-    try:
-        os.rename(folder, aside)
-    except OSError:
-        if folder.exists():
-            raise
-    shutil.rmtree(aside)
+    with _aside(folder.parent) as aside:
+        try:
+            os.rename(folder, aside)
+        except OSError:
+            if folder.exists():
+                raise

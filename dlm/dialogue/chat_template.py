@@ -72,6 +72,10 @@ class ChatTemplate:
         self.written = self._reader.written
         self.tags = self._reader.tags
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process renders by a process of its own."""
+        return ChatTemplate, (self.tokenizer, self.shown)
+
     def render(self, dialogue: Dialogue) -> list[RenderedMessage]:
         """Returns a dialogue's messages as ids; the first entry holds what stands before all."""
         messages, rest = self._rendered(dialogue, prompted=False)

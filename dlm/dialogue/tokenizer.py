@@ -110,6 +110,10 @@ class Tokenizer:
         self._theirs = dict(theirs)
         self._ids: dict[str, list[int]] = {}  # of chunks
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what is remembered of texts."""
+        return {**self.__dict__, "_ids": {}}
+
     @cached_property
     def digest(self) -> str:
         """Hex; equal exactly where every text gets equal ids."""

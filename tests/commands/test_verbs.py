@@ -14,7 +14,7 @@ import run
 from dlm.commands.generate import failure
 from dlm.commands.settings import Settings
 from dlm.commands.train import remarks
-from dlm.data.writer import Counts
+from dlm.data.block import Counts
 from dlm.dialogue.readers import read
 
 CONFIGS = Path(run.__file__).parent / "configs"

@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dlm.core.errors import UserError
-from dlm.data import store
+from dlm.data import block, workers
 from dlm.data.recipe import Recipe
 from dlm.data.store import clean, size
 from dlm.dialogue.builtin_template import BuiltinTemplate
@@ -64,7 +65,7 @@ def encoded(monkeypatch):
         seen.extend(dialogue.id for dialogue in dialogues)
         return fit_many(dialogues, *args, **options)
 
-    monkeypatch.setattr(store, "fit_many", counting)
+    monkeypatch.setattr(block, "fit_many", counting)
     return seen
 
 
@@ -260,10 +261,9 @@ from dlm.dialogue.schema import from_json
 from dlm.dialogue.tokenizer import Tokenizer
 
 class Slow(list):
-    def __iter__(self):
-        for item in super().__iter__():
-            time.sleep(0.01)
-            yield item
+    def __getitem__(self, index):
+        time.sleep(0.01)
+        return super().__getitem__(index)
 
 folder = sys.argv[1]
 with open(folder + "/dialogues") as file:
@@ -330,10 +330,65 @@ def test_kill_while_writing(start_writer, build, dialogues, encoded, tmp_path):
     worker.kill()
     worker.wait()
     assert [path.name[:9] for path in root.iterdir()] == [".writing-"]
-    assert len(build()) == len(dialogues)
+    assert clean(tmp_path / "nowhere") == 0
+    pieces = build()
+    assert len(pieces) == len(dialogues)
     assert len(encoded) == 60
-    assert clean(tmp_path) > 0
-    assert list(root.iterdir()) == []
+    np.testing.assert_array_equal(
+        pieces.arrays["tokens"], build(cache_dir=tmp_path / "other").arrays["tokens"]
+    )
+    assert list(root.iterdir()) == [pieces.folder]  # what was left behind is gone
+
+
+def test_what_another_writes_is_left_alone(start_writer, build, tmp_path):
+    """Only folders of processes that are gone are removed."""
+    worker = start_writer()
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+    while not (found := list(tmp_path.glob("encoded/.writing-*/tokens.npy"))):
+        time.sleep(0.005)
+    build(name="test")
+    assert worker.poll() is None
+    assert found[0].exists()
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_workers_change_nothing(build, dialogues, monkeypatch, tmp_path, number):
+    """Any number of processes gives the same files, bit for bit, rejected dialogues included."""
+    source = [replace(dialogue, id=f"{i}") for i, dialogue in enumerate(dialogues * 9)]
+    source[300] = Dialogue("nothing learned", tuple(turn(3)[:1]), task="late")
+    alone = build(source=source, length=60)
+    shared = build(source=source, length=60, cache_dir=tmp_path / "other", workers=number)
+    names = sorted(path.name for path in alone.folder.iterdir())
+    assert len(names) == 11
+    for name in names:
+        assert (alone.folder / name).read_bytes() == (shared.folder / name).read_bytes()
+    assert alone.counts.rejected["nothing to learn"] == 1
+
+
+def test_what_a_worker_refuses_is_said(build, tmp_path):
+    """A user's mistake in another process is the same one line, and leaves nothing behind."""
+    source = [Dialogue(str(i), tuple(turn(3))) for i in range(300)]
+    source[299] = Dialogue("long", tuple(turn(30) + turn(30)))
+    with pytest.raises(UserError, match=r"dialogue long: .* exceed data.length=40"):
+        build(source=source, length=40, overflow="raise", workers=2)
+    assert list((tmp_path / "encoded").iterdir()) == []
+
+
+def test_a_worker_that_dies_is_noticed(build, monkeypatch, tmp_path):
+    """A process that ends before its work is done is an error, never a shorter cache."""
+    monkeypatch.setattr(workers, "_START", "raise SystemExit(3)")
+    with pytest.raises(RuntimeError, match="encodes train ended with status 3"):
+        build(source=[Dialogue(str(i), tuple(turn(3))) for i in range(300)], workers=2)
+    assert list((tmp_path / "encoded").iterdir()) == []
+
+
+def test_number_of_workers(monkeypatch):
+    """One a core, and one where starting another takes longer than it saves."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4))
+    sizes = (0, 100, 8191, 8192, 10**7)
+    assert [workers.num_workers(n) for n in sizes] == [1, 1, 1, 2, 4]
 
 
 def test_size_and_clean_touch_only_caches(build, tmp_path):
