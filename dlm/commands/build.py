@@ -33,6 +33,8 @@ class Training:
       step: the compiled train step.
       make_state: parameters -> the state before the first step.
       shardings: where each leaf of the state lies.
+      frozen: shapes, and where they lie, of the parameters that the step reads beside the state;
+        None = none.
       place: puts a host's batch onto the devices.
     """
 
@@ -42,6 +44,7 @@ class Training:
     step: TrainStep
     make_state: Callable[[Any], State]
     shardings: State
+    frozen: Any
     place: Callable[[Batch], Batch]
 
 
@@ -75,7 +78,8 @@ def build(setup: Setup, mesh: Mesh, batches: Batches, params: Any) -> Training:
         shardings=shardings,
     )
     batches = batches.only(own_rows(mesh, batches.rows))
-    return Training(batches, total, trainable, step, make_state, shardings, place)
+    frozen = setup.frozen.shapes(mesh)
+    return Training(batches, total, trainable, step, make_state, shardings, frozen, place)
 
 
 def training_batches(setup: Setup) -> Batches:

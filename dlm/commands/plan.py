@@ -69,9 +69,10 @@ def plan(setup: Setup, mesh: Mesh, steps: int) -> None:
 
     state = shaped(jax.eval_shape(training.make_state, shapes), training.shardings)
     start = time.perf_counter()
-    compiled = compile_step(training.step, state, first[0], mesh)
+    compiled = compile_step(training.step, state, first[0], mesh, training.frozen)
     seconds = time.perf_counter() - start
-    found, device = memory(compiled, state, training.trainable), mesh.devices.flat[0]
+    found = memory(compiled, state, training.trainable, training.frozen)
+    device = mesh.devices.flat[0]
     print(describe_memory(found))
     room = check_room(found, device)
     print(f"\ncompiled         for {device.device_kind} in {seconds:.1f} s; {room}", flush=True)
@@ -111,6 +112,7 @@ def describe_memory(found: Memory) -> str:
     """Memory by part, in MB of 10^6 bytes."""
     lines = {
         "parameters": found.parameters,
+        **({"frozen": found.frozen} if found.frozen else {}),
         "moments": found.moments,
         "temporaries": found.temporaries,
         "  gradients": found.gradients,
@@ -118,6 +120,7 @@ def describe_memory(found: Memory) -> str:
         "total": found.total,
     }
     notes = {
+        "frozen": "of the runs that the loss reads",
         "moments": "the optimiser's",
         "temporaries": "of the compiled step, gradients among them",
         "other": "the batch, metrics, the program, padding",
@@ -132,10 +135,10 @@ def describe_time(
     """Seconds of a step, the median of all but the first; from them tokens/s and hours."""
     params = setup.initial_params(mesh)
     state = jax.device_put(training.make_state(params), training.shardings)
-    seconds = []
+    frozen, seconds = setup.frozen.params(mesh), []
     for batch in batches:
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(compiled(state, training.place(batch)))
+        state, _ = jax.block_until_ready(compiled(state, training.place(batch), frozen))
         seconds.append(time.perf_counter() - start)
     step = statistics.median(seconds[1:])
     tokens = statistics.fmean(int(np.sum(batch.segment_ids > 0)) for batch in batches)

@@ -55,8 +55,9 @@ def run(argv: list[str]) -> int:
         state = jax.device_put(training.make_state(params), training.shardings)
         shapes = shaped(state, training.shardings)
         print("compiling the train step", flush=True)
-        compiled = compile_step(training.step, shapes, batches.batch(0), mesh)
-        seconds = trace(compiled, state, training, steps, folder)
+        compiled = compile_step(training.step, shapes, batches.batch(0), mesh, training.frozen)
+        frozen = setup.frozen.params(mesh)
+        seconds = trace(compiled, state, training, steps, folder, frozen)
     path = find_traces(folder)[-1]
     rows = profile(measured(path), compiled.as_text())
     print(table(rows, steps, seconds, int(given["top"] or 25)))
@@ -64,20 +65,22 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def trace(compiled: Any, state: State, training: Training, steps: int, folder: Path) -> float:
+def trace(
+    compiled: Any, state: State, training: Training, steps: int, folder: Path, frozen: Any
+) -> float:
     """Runs steps under the profiler, which writes into the folder; returns seconds a step."""
     batches = [training.place(training.batches.batch(step)) for step in range(BEFORE + steps)]
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # the host's calls would drown the step's operations
     with Progress(BEFORE + steps, "profiling") as progress:
         for done, batch in enumerate(batches[:BEFORE], 1):
-            state, _ = jax.block_until_ready(compiled(state, batch))
+            state, _ = jax.block_until_ready(compiled(state, batch, frozen))
             progress.update(done)
         with jax.profiler.trace(folder, create_perfetto_trace=True, profiler_options=options):
             start = time.perf_counter()
             for number, batch in enumerate(batches[BEFORE:], BEFORE):
                 with jax.profiler.StepTraceAnnotation("train", step_num=number):
-                    state, _ = jax.block_until_ready(compiled(state, batch))
+                    state, _ = jax.block_until_ready(compiled(state, batch, frozen))
                 progress.update(number + 1)
             return (time.perf_counter() - start) / steps
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dlm.commands import start
+from dlm.commands.frozen import FrozenRuns
 from dlm.commands.settings import Settings, base
 from dlm.commands.start import CONFIG_FILE, MODEL_FILE, TOKENIZER
 from dlm.core import config as border
@@ -30,7 +31,7 @@ from dlm.dialogue.template import Template, message_text
 from dlm.dialogue.templates import bind
 from dlm.dialogue.tokenizer import CONTROL, Tokenizer
 from dlm.generation.engine import Engine
-from dlm.losses import api as losses
+from dlm.losses import binding
 from dlm.models.decoder import Model
 from dlm.models.vocabulary import fitted, grow, opened
 
@@ -217,7 +218,20 @@ class Setup:
     def loss(self) -> Callable:
         """The loss of the config, its hyper-parameters bound."""
         loss = self.settings.loss
-        return losses.bind(losses.find(loss.name), loss.args, self.tokenizer.token_id)
+        known = binding.Known(self.tokenizer.token_id, lambda name: self.frozen.models[name])
+        return binding.bind(binding.find(loss.name), loss.args, known)
+
+    @cached_property
+    def frozen(self) -> FrozenRuns:
+        """The runs that the loss reads and never trains."""
+        length = self.settings.data.length
+        return FrozenRuns(self.frozen_workdirs, self.model, self.tokenizer, length)
+
+    @property
+    def frozen_workdirs(self) -> dict[str, str]:
+        """Their workdirs, by the hyper-parameter that names them."""
+        loss = self.settings.loss
+        return binding.frozen_runs(binding.find(loss.name), loss.args)
 
     def pieces(self, split: str, *, evaluation: bool = True) -> Pieces:
         """A split as encoded tokens, from the cache where they are there already.

@@ -226,15 +226,30 @@ def trained_params(
       UserError: there is no checkpoint, it has other shapes, or belongs to other `digests`.
     """
     with Checkpoints(find_checkpoints(workdir), digests=digests) as checkpoints:
-        step = checkpoints.best_good()
-        step = checkpoints.latest_good() if step is None else step
-        if step is None:
-            raise UserError(f"{workdir} holds no checkpoint that is whole; resume its training")
+        step = _best(checkpoints, workdir)
         shapes = jax.eval_shape(model.init, jax.random.key(0))
         if shardings is not None:
             shapes = shaped(shapes, shardings)
         like = {"params": shapes}
         return checkpoints.restore(step, like, partial=True)["params"]
+
+
+def trained_digest(workdir: Path) -> str:
+    """The digest of the checkpoint that `trained_params` reads.
+
+    Raises:
+      UserError: there is none.
+    """
+    with Checkpoints(find_checkpoints(workdir)) as checkpoints:
+        return checkpoints.digest(_best(checkpoints, workdir))
+
+
+def _best(checkpoints: Checkpoints, workdir: Path) -> int:
+    step = checkpoints.best_good()
+    step = checkpoints.latest_good() if step is None else step
+    if step is None:
+        raise UserError(f"{workdir} holds no checkpoint that is whole; resume its training")
+    return step
 
 
 def find_checkpoints(workdir: Path) -> Path:

@@ -13,6 +13,7 @@ import math
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -100,6 +101,7 @@ def _train(setup: Setup, mesh: Mesh, logs: Path) -> dict[str, float]:
             "data": setup.corpus.digest,
             "tokenizer": setup.tokenizer.digest,
             **source_digests(settings.init),
+            **setup.frozen.digests(),
         },
         lower_is_better=loop.lower_is_better(settings.train.metric),
     )
@@ -122,7 +124,7 @@ def _train(setup: Setup, mesh: Mesh, logs: Path) -> dict[str, float]:
                 loop.look_up(figures, settings.train.metric)
                 log.write(0, {"updates": 0, **figures})
             state = loop.run(
-                training.step,
+                partial(training.step, frozen=setup.frozen.params(mesh)),
                 state,
                 training.batches,
                 config=settings.train,
@@ -185,6 +187,7 @@ def claim_workdir(setup: Setup) -> None:
     if any((workdir / CHECKPOINTS).glob("*/manifest.json")) and path.exists():
         saved, given = flat(read_json(path)), flat(setup.resolved)
         names = (saved.keys() | given.keys()) - FREE
+        names -= {f"loss.args.{name}" for name in setup.frozen_workdirs}  # by their digests
         names = {name for name in names if not name.startswith("mesh.")}
         differing = sorted(name for name in names if saved.get(name) != given.get(name))
         if differing:

@@ -1,6 +1,6 @@
-"""What a loss is: its three levels, what it is given, how it is named and bound to a config.
+"""What a loss is: its three levels, what it is given, what it declares.
 
-    TokenLoss     (logits [N, V], targets [N], aux, *, hyper-parameters) -> losses [N]
+    TokenLoss     (logits [N, V], targets [N], aux, *, hyper-parameters) -> losses [N], or `Parts`
     SequenceLoss  (log_probs [U], aux, *, hyper-parameters) -> values [U], weights [U]
     Objective     (params, batch, context, *, hyper-parameters) -> {term: Mean}
 
@@ -11,22 +11,40 @@ and chunk, whether it trains).
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, NewType, TypeVar, get_type_hints
+from typing import Any, NamedTuple, NewType, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from dlm.core.errors import UserError
+from dlm.core.mean import Mean
+from dlm.models.decoder import Model
 
-TokenLoss = Callable[..., jax.Array]
+TokenLoss = Callable[..., Any]  # an array or `Parts`
 Token = NewType("Token", int)
 """Annotates a hyper-parameter that is a token: its text in `loss.args`, its id for the loss."""
+Frozen = NewType("Frozen", Model)
+"""Annotates a hyper-parameter that is another run: its workdir in `loss.args`, its model for the
+objective, which finds its parameters in `context.frozen` under the hyper-parameter's name.
+"""
+
+
+class Term(NamedTuple):
+    """One of several losses: its name, its weight, and itself, bound."""
+
+    name: str
+    weight: float
+    loss: TokenLoss
+
+
+Losses = NewType("Losses", tuple[Term, ...])
+"""Annotates a hyper-parameter that is several token losses: in `loss.args` `{name: weight}`, or
+`{name: {"weight": w, hyper-parameter: value}}`.
+"""
 
 LEVELS = {"logits": "token", "log_probs": "sequence", "params": "objective"}
 NORMALISERS = ("token", "turn", "dialogue", "sequence", "risk")
@@ -42,14 +60,33 @@ class Aux(NamedTuple):
       position: [N] int32, position in the dialogue.
       previous: [N, P] int32, earlier tokens of the segment, -1 where there is none; None unless
         the loss is declared by `reads_previous`.
-      others: arrays [N, ...] of a second pass or a teacher; None unless an objective gives them.
+      others: [N, V] logits of a second pass or of a teacher, made in the same chunk; None unless an
+        objective gives them.
     """
 
     weight: jax.Array
     channel: jax.Array
     position: jax.Array
     previous: jax.Array | None = None
-    others: Any = None
+    others: jax.Array | None = None
+
+
+class Parts(NamedTuple):
+    """What a token loss may return in place of its losses: these, and what they are made of.
+
+    Attributes:
+      losses: [N].
+      parts: {name: Mean([N], [N])}, logged as `term:NAME/loss`: of each position the part's loss,
+        and 1 where the part speaks about its target, else 0.
+    """
+
+    losses: jax.Array
+    parts: dict[str, Mean]
+
+
+def told_apart(result: jax.Array | Parts) -> Parts:
+    """What a token loss returned, as losses and parts."""
+    return result if isinstance(result, Parts) else Parts(result, {})
 
 
 class Context(NamedTuple):
@@ -60,7 +97,8 @@ class Context(NamedTuple):
         batch: whatever is drawn from them does not depend on micro-batches or devices.
       step: int32 scalar, batches seen.
       updates: int32 scalar, optimiser updates made.
-      frozen: parameters that are read and never trained (a teacher, a reference), or None.
+      frozen: parameters that are read and never trained (a teacher, a reference), by the name of
+        the `Frozen` hyper-parameter; None where the loss has none.
     """
 
     key: jax.Array
@@ -88,29 +126,6 @@ class LossConfig:
     chunk: int = 0
 
 
-def find(name: str) -> Callable[..., Any]:
-    """Finds a loss: `cross_entropy` in this folder, or `package.module:function` anywhere.
-
-    Raises:
-      UserError: no such module or no such function.
-    """
-    path = name if ":" in name else f"{__package__}.{name}:{name}"
-    module_name, _, function = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if not module_name.startswith(error.name or module_name):
-            raise
-        raise UserError(
-            f"loss.name={name!r}: no module {module_name!r}; name a file of dlm/losses or a "
-            "function as 'package.module:function'"
-        ) from None
-    loss = getattr(module, function, None)
-    if not callable(loss):
-        raise UserError(f"loss.name={name!r}: module {module_name!r} has no function {function!r}")
-    return loss
-
-
 def level(loss: Callable[..., Any]) -> str:
     """The level of a loss, `token`, `sequence` or `objective`, by its first parameter's name.
 
@@ -124,57 +139,6 @@ def level(loss: Callable[..., Any]) -> str:
             "'logits', a sequence loss with 'log_probs', an objective with 'params'"
         )
     return LEVELS[first]
-
-
-def bind(
-    loss: Callable[..., Any], args: Mapping[str, Any], token_id: Callable[[str], int]
-) -> Callable[..., Any]:
-    """Fixes a loss's hyper-parameters, checked against its signature.
-
-    Args:
-      loss: the function found.
-      args: hyper-parameters by name, from `loss.args`.
-      token_id: gives the id of a text that is one token (`Tokenizer.token_id`).
-
-    Returns:
-      `functools.partial(loss, **resolved)`.
-
-    Raises:
-      UserError: an unknown, missing or wrongly typed hyper-parameter.
-    """
-    known = {
-        name: parameter
-        for name, parameter in inspect.signature(loss).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in SUPPLIED
-    }
-    hints = get_type_hints(loss)
-    resolved = {}
-    for name, value in args.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {sorted(known) or 'none'}"
-            raise UserError(
-                f"loss.args.{name}: loss {loss_name(loss)!r} has no such argument; {hint}"
-            )
-        resolved[name] = _convert(f"loss.args.{name}", value, hints.get(name), token_id)
-    for name, parameter in known.items():
-        if parameter.default is parameter.empty and name not in resolved:
-            raise UserError(
-                f"loss.args.{name}: loss {loss_name(loss)!r} needs it and has no default"
-            )
-    return partial(loss, **resolved)
-
-
-def _convert(where: str, value: Any, hint: Any, token_id: Callable[[str], int]) -> Any:
-    if hint is Token:
-        if not isinstance(value, str):
-            raise UserError(f"{where}: {value!r} is not the text of a token")
-        return token_id(value)
-    if hint is float and type(value) in (int, float):
-        return float(value)
-    if hint in (bool, int, float, str) and type(value) is not hint:
-        raise UserError(f"{where}: {value!r} is a {type(value).__name__}, not a {hint.__name__}")
-    return value
 
 
 def loss_name(loss: Callable[..., Any]) -> str:
@@ -201,16 +165,28 @@ def covers(mask: Callable[..., jax.Array]) -> Callable[[Loss], Loss]:
     return declare
 
 
-def reads_previous(loss: Loss) -> Loss:
-    """Declares that a token loss reads `aux.previous`, which is made for those that do alone."""
-    setattr(loss, "reads_previous", True)  # noqa: B010  (as in `covers`)
-    return loss
+def _always(**_: Any) -> bool:
+    return True
+
+
+def reads_previous(when: Callable[..., bool] = _always) -> Callable[[Loss], Loss]:
+    """Declares that a token loss reads `aux.previous`, which is made for those that do alone.
+
+    `when(**hyper-parameters)` says whether it does.
+    """
+
+    def declare(loss: Loss) -> Loss:
+        setattr(loss, "reads_previous", when)  # noqa: B010  (as in `covers`)
+        return loss
+
+    return declare
 
 
 def asks_for_previous(loss: TokenLoss) -> bool:
     """Whether a token loss, bound or not, reads `aux.previous`."""
-    function = loss.func if isinstance(loss, partial) else loss
-    return getattr(function, "reads_previous", False)
+    function, hyper = _unbound(loss)
+    when = getattr(function, "reads_previous", None)
+    return when is not None and when(**hyper)
 
 
 def supervised_weights(loss: TokenLoss, targets: jax.Array, weights: jax.Array) -> jax.Array:
@@ -221,6 +197,10 @@ def supervised_weights(loss: TokenLoss, targets: jax.Array, weights: jax.Array) 
       targets: any shape, int32.
       weights: the same shape, float32.
     """
-    function, hyper = (loss.func, loss.keywords) if isinstance(loss, partial) else (loss, {})
+    function, hyper = _unbound(loss)
     mask = getattr(function, "covers", None)
     return weights if mask is None else jnp.where(mask(targets, **hyper), weights, 0)
+
+
+def _unbound(loss: TokenLoss) -> tuple[Callable[..., Any], dict[str, Any]]:
+    return (loss.func, loss.keywords) if isinstance(loss, partial) else (loss, {})

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlm.losses.api import Aux, Token, TokenLoss, loss_name
+from dlm.losses.api import Aux, Token, TokenLoss, loss_name, told_apart
 
 TOLERANCE = 1e-6
 STEP = 1e-4  # of the central differences; float64 leaves errors near 1e-8 for logits of 1e4
@@ -63,18 +63,21 @@ def _cases(tokens: list[int]) -> Iterator[tuple[str, jax.Array, jax.Array]]:
         yield "a vocabulary of one", jnp.asarray(normal[:, :1]), jnp.zeros(targets.size, jnp.int32)
 
 
-def _aux(targets: jax.Array) -> Aux:
+def _aux(targets: jax.Array, logits: jax.Array) -> Aux:
+    """Arrays as the library gives them; `others` are the logits with their tokens turned round."""
     count = jnp.arange(targets.size, dtype=jnp.int32)
     previous = jnp.stack([targets[::-1], jnp.full_like(targets, -1), targets], axis=1)
-    return Aux(jnp.ones(targets.size, jnp.float32), jnp.zeros_like(count), count, previous)
+    return Aux(
+        jnp.ones(targets.size, jnp.float32), jnp.zeros_like(count), count, previous, logits[:, ::-1]
+    )
 
 
 def _check_values(
     where: str, loss: TokenLoss, hyper: dict[str, Any], logits: jax.Array, targets: jax.Array
 ) -> None:
-    aux = _aux(targets)
+    aux = _aux(targets, logits)
     for given, allowed in [("float64", ["float64"]), ("float32", ["float32", "float64"])]:
-        losses = loss(logits.astype(given), targets, aux, **hyper)
+        losses = _losses(loss, logits.astype(given), targets, aux, hyper)
         assert losses.shape == targets.shape, (
             f"{where}: shape {list(losses.shape)} for {targets.size} targets; one value a target"
         )
@@ -82,9 +85,16 @@ def _check_values(
             f"{where}: {losses.dtype} from {given} logits; at least float32, float64 stays"
         )
         assert jnp.all(jnp.isfinite(losses)), f"{where}: not finite in {given}: {losses}"
-    losses = loss(logits, targets, aux, **hyper)
-    reverse = jax.tree.map(lambda array: array[::-1], (logits, targets, aux))
-    _assert_close(f"{where}: targets in reverse order", loss(*reverse, **hyper)[::-1], losses)
+    losses = _losses(loss, logits, targets, aux, hyper)
+    z, y, extra = jax.tree.map(lambda array: array[::-1], (logits, targets, aux))
+    turned = _losses(loss, z, y, extra, hyper)[::-1]
+    _assert_close(f"{where}: targets in reverse order", turned, losses)
+
+
+def _losses(
+    loss: TokenLoss, logits: jax.Array, targets: jax.Array, aux: Aux, hyper: dict[str, Any]
+) -> jax.Array:
+    return told_apart(loss(logits, targets, aux, **hyper)).losses
 
 
 def _check_gradients(
@@ -95,11 +105,11 @@ def _check_gradients(
     logits: jax.Array,
     targets: jax.Array,
 ) -> None:
-    aux = _aux(targets)
+    aux = _aux(targets, logits)
     cotangents = jnp.linspace(0.5, 2.0, targets.size)
 
     def total(function: TokenLoss, weights: jax.Array) -> Callable[[jax.Array], jax.Array]:
-        return lambda z: jnp.sum(weights * function(z, targets, aux, **hyper))
+        return lambda z: jnp.sum(weights * _losses(function, z, targets, aux, hyper))
 
     gradient = jax.grad(total(loss, cotangents))(logits)
     _assert_close(

@@ -26,10 +26,12 @@ from dlm.losses.api import (
     loss_name,
     supervised_weights,
 )
-from dlm.losses.head import TokenScores, linear_total
+from dlm.losses.head import Other, linear_total
+from dlm.losses.sweep import TokenScores
 from dlm.models.decoder import Model
 from dlm.models.vocabulary import Kernel
 
+_MORE = 2**31 - 1  # dropout folds its keys with the numbers of its sites, which are far below
 Terms = dict[str, Mean]
 Objective = Callable[[Any, Batch, Context], Terms]
 
@@ -50,6 +52,7 @@ def make_objective(
         channel:NAME/loss    the share of that total which falls on the channel, over sum s_i there
         token_accuracy   positions whose target is the argmax, over positions of weight > 0
         channel:NAME/token_accuracy    the same on the channel
+        term:NAME/loss       sum_i s_i l_i of what the loss tells apart, over its own sum s_i
 
     Only `loss` is differentiable. Every count depends on the batch alone, so that a step may add
     the counts of all micro-batches before it differentiates the first.
@@ -98,7 +101,7 @@ def token_terms(
     *,
     normaliser: str,
     chunk: int,
-    others: Any = None,
+    other: Other | None = None,
 ) -> Terms:
     """The terms of a token loss on given hidden states: the building block of objectives.
 
@@ -109,7 +112,7 @@ def token_terms(
       batch: targets and weights.
       normaliser: see `normalise`.
       chunk: positions whose logits exist at once.
-      others: arrays [B * T, ...] that the loss reads as `aux.others`.
+      other: makes the logits that the loss reads as `aux.others`; hidden states [B, T, D'].
 
     Returns:
       The terms that `make_objective` lists.
@@ -119,10 +122,22 @@ def token_terms(
     targets, scale, channels = (x.reshape(-1) for x in (batch.targets, scale, batch.channel_ids))
     previous = earlier_tokens(batch) if asks_for_previous(loss) else None
     places = batch.positions.reshape(-1)
-    aux = Aux(weights.reshape(-1), channels, places, previous, others)
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    total, scores = linear_total(loss, kernel, flat, targets, scale, aux, chunk=chunk)
+    aux = Aux(weights.reshape(-1), channels, places, previous)
+    if other is not None:
+        other = other._replace(hidden=_flat(other.hidden))
+    total, scores = linear_total(
+        loss, kernel, _flat(hidden), targets, scale, aux, chunk=chunk, other=other
+    )
     return {"loss": Mean(total, count), **_logged(scores, scale, channels)}
+
+
+def _flat(hidden: jax.Array) -> jax.Array:
+    return hidden.reshape(-1, hidden.shape[-1])
+
+
+def more_keys(keys: jax.Array) -> jax.Array:
+    """Keys [B] for what an objective draws beside the dropout of `context.key`."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, _MORE)
 
 
 def earlier_tokens(batch: Batch) -> jax.Array:
@@ -145,9 +160,14 @@ def _logged(scores: TokenScores, scale: jax.Array, channels: jax.Array) -> Terms
             f"channel:{c}/{name}": Mean(totals[i], counts[i]) for i, c in enumerate(CHANNEL_NAMES)
         }
 
+    parts = {
+        f"term:{name}/loss": Mean(jnp.sum(scale * part.total), jnp.sum(scale * part.count))
+        for name, part in scores.parts.items()
+    }
     right, there = scores.correct.astype(scale.dtype), (scale > 0).astype(scale.dtype)
     return {
         "token_accuracy": Mean(jnp.sum(right), jnp.sum(there)),
+        **parts,
         **means("loss", scale * scores.losses, scale),
         **means("token_accuracy", right, there),
     }

@@ -11,7 +11,7 @@ from dlm.losses.cross_entropy import cross_entropy
 _LEAST = 1e-5  # of 1 - p, as in the authors' code: the price of one token stays below 12 nats
 
 
-@reads_previous
+@reads_previous()
 def unlikelihood(
     logits: jax.Array, targets: jax.Array, aux: Aux, *, alpha: float = 1.0
 ) -> jax.Array:

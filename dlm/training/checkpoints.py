@@ -219,6 +219,14 @@ class Checkpoints:
         """
         return manifest.read(self._path(step))["extra"]
 
+    def digest(self, step: int) -> str:
+        """Returns the digest of a checkpoint: of all its bytes, and of what it belongs to.
+
+        Raises:
+          Damaged: the manifest is missing or was changed.
+        """
+        return files.digest(manifest.read(self._path(step)))
+
     def restore(self, step: int, like: S, *, partial: bool = False) -> S:
         """Loads a state, bit for bit.
 

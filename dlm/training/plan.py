@@ -34,15 +34,17 @@ class Memory(NamedTuple):
     """What one device holds in a step, in bytes.
 
     Attributes:
-      parameters: frozen ones included.
+      parameters: those of the state, trained or not.
+      frozen: those that the step reads beside it (a teacher's).
       moments: the optimiser's state.
       gradients: of the trained parameters; the compiler counts them among the temporaries.
       temporaries: everything made and dropped within the step, as compiled.
       other: the batch, metrics, the program, and what the device pads.
-      total: parameters + moments + temporaries + other.
+      total: parameters + frozen + moments + temporaries + other.
     """
 
     parameters: int
+    frozen: int
     moments: int
     gradients: int
     temporaries: int
@@ -50,7 +52,9 @@ class Memory(NamedTuple):
     total: int
 
 
-def compile_step(step: TrainStep, state: State, batch: Batch, mesh: Mesh) -> Any:
+def compile_step(
+    step: TrainStep, state: State, batch: Batch, mesh: Mesh, frozen: Any = None
+) -> Any:
     """Compiles a train step for the mesh's devices, which need not be there.
 
     Args:
@@ -58,6 +62,7 @@ def compile_step(step: TrainStep, state: State, batch: Batch, mesh: Mesh) -> Any
       state: shapes with their shardings.
       batch: numpy arrays.
       mesh: the devices.
+      frozen: shapes with their shardings of what the step reads beside the state; None = nothing.
 
     Raises:
       UserError: the compiler finds no room for it on a device.
@@ -66,7 +71,7 @@ def compile_step(step: TrainStep, state: State, batch: Batch, mesh: Mesh) -> Any
     dealt = shaped(batch, jax.tree.map(lambda _: rows, batch))
     try:
         with jax.set_mesh(mesh), _compiling_for(platform_of(mesh)):
-            return cast(Any, step).lower(state, dealt).compile()
+            return cast(Any, step).lower(state, dealt, frozen).compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -133,22 +138,26 @@ def _reason(message: str) -> str:
     return (sized or lines)[0].strip().rstrip(".")
 
 
-def memory(compiled: Any, state: State, trainable: Mapping[str, bool]) -> Memory:
+def memory(
+    compiled: Any, state: State, trainable: Mapping[str, bool], frozen: Any = None
+) -> Memory:
     """Memory by part of a compiled step.
 
     Args:
       compiled: see `compile_step`.
       state: shapes with their shardings.
       trainable: {path: bool} of the parameters.
+      frozen: as in `compile_step`.
     """
     known = compiled.memory_analysis()
     kept = known.argument_size_in_bytes + known.output_size_in_bytes - known.alias_size_in_bytes
     total = kept + known.temp_size_in_bytes + known.generated_code_size_in_bytes
     parameters, moments = on_device(state.params), on_device(state.opt_state)
     temporaries = known.temp_size_in_bytes
-    other = total - parameters - moments - temporaries
+    beside = on_device(frozen)
+    other = total - parameters - beside - moments - temporaries
     gradients = on_device(split(state.params, trainable)[0])
-    return Memory(parameters, moments, gradients, temporaries, other, total)
+    return Memory(parameters, beside, moments, gradients, temporaries, other, total)
 
 
 def on_device(tree: Any) -> int:

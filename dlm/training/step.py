@@ -92,7 +92,8 @@ def make_train_step(
 
     exactly, however the batch is cut into micro-batches: counts depend on the batch alone, so they
     are added first and each micro-batch's total is divided by the count of all. Row i draws its
-    randomness from fold_in(fold_in(key, step), i). The state is donated.
+    randomness from fold_in(fold_in(key, step), i). The state is donated. `frozen`, parameters that
+    the objective reads as `context.frozen`, lies where its arrays do, and is not.
 
     An update is refused, parameters, moments and schedule left as they are, where no term counts
     anything or any gradient is not finite; `step` still advances.
@@ -124,8 +125,8 @@ def make_pmap_step(
 ) -> TrainStep:
     """The data-parallel twin of `make_train_step`, by `jax.pmap`: equal to it in every figure.
 
-    Every array of state and batch has a leading axis of devices: copies of the state, and of the
-    batch blocks of rows, [devices, B / devices, T].
+    Every array has a leading axis of devices: copies of the state and of `frozen`, and of the batch
+    blocks of rows, [devices, B / devices, T].
     """
     step = _plain_step(objective, optimizer, coefficients, trainable, accumulate, axis="devices")
     return jax.pmap(step, axis_name="devices", donate_argnums=0)

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from dlm.core.errors import UserError
-from dlm.losses import head
-from dlm.losses.api import Aux
+from dlm.core.mean import Mean
+from dlm.losses import head, sweep
+from dlm.losses.api import Aux, Parts
 from dlm.losses.cross_entropy import cross_entropy
+from dlm.losses.sweep import TokenScores
 from dlm.models.vocabulary import Kernel, is_hidden
 
 WIDTH, VOCABULARY = 3, 11
@@ -72,7 +74,7 @@ def chunked_and_full(loss, chunk, case):
         logits = hidden @ kernel.T
         losses = jnp.where(case.weights > 0, loss(logits, case.targets, case.aux), 0)
         correct = (jnp.argmax(logits, -1) == case.targets) & (case.weights > 0)
-        return jnp.vdot(case.weights, losses), head.TokenScores(losses, correct)
+        return jnp.vdot(case.weights, losses), TokenScores(losses, correct, {})
 
     def tripled(function):  # a cotangent other than 1
         return lambda *operands: (3 * function(*operands)[0], function(*operands)[1])
@@ -139,6 +141,39 @@ def test_a_tied_kernel_adds_its_two_gradients():
         assert_close(jax.grad(chunked)(case.kernel), jax.grad(plain)(case.kernel))
 
 
+def apart(logits, targets, aux):
+    """A loss of two looks at a position; symmetric in neither, nor in the vocabulary."""
+    weights = jax.nn.softmax(aux.others) * (1 + jnp.arange(aux.others.shape[1]) % 3)
+    log_p = jax.nn.log_softmax(logits)
+    return cross_entropy(logits, targets, aux) - jnp.sum(weights * log_p, axis=-1)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("chunk", [2, 16])
+def test_a_second_look_equals_full_logits(shared, chunk):
+    """Value, and the gradients of both hidden states and both kernels, or of the one of both."""
+    with jax.enable_x64(True):
+        case = make_case([True, False, True, True, True, False, True])
+        width = WIDTH if shared else 5
+        seen = make_case([True] * 7, seed=1, width=width)
+
+        def chunked(kernel, hidden, other_kernel, other_hidden):
+            other = head.Other(other_hidden, None if shared else other_kernel)
+            return head.linear_total(apart, kernel, hidden, *case[2:], chunk=chunk, other=other)[0]
+
+        def plain(kernel, hidden, other_kernel, other_hidden):
+            others = other_hidden @ (kernel if shared else other_kernel).T
+            aux = case.aux._replace(others=others)
+            return jnp.vdot(case.weights, apart(hidden @ kernel.T, case.targets, aux))
+
+        operands = (case.kernel, case.hidden, seen.kernel, seen.hidden)
+        for wanted in ((0, 1, 2, 3), (1, 3)):
+            assert_close(
+                jax.jit(jax.value_and_grad(chunked, wanted))(*operands),
+                jax.value_and_grad(plain, wanted)(*operands),
+            )
+
+
 def in_parts(rows, first, mask=None) -> Kernel:
     return Kernel((rows[:first], rows[first:]), mask)
 
@@ -176,7 +211,7 @@ def test_rows_filled_up_to_whole_tiles_change_nothing(monkeypatch):
             return gradients(parts, case.hidden), str(jax.make_jaxpr(gradients)(parts, case.hidden))
 
         expected, plain = run()
-        monkeypatch.setattr(head, "_tile", lambda: 8)
+        monkeypatch.setattr(sweep, "_tile", lambda: 8)
         filled, tiled = run()
         assert_close(filled, expected)
         assert "f64[8,3]" in tiled
@@ -232,6 +267,17 @@ def test_what_nobody_differentiates_is_not_computed():
     assert products(jax.grad(total, (0, 1)), *case[:2]) == 3
     assert products(jax.grad(recomputed, 1), *case[:2]) == 3
     assert products(jax.grad(recomputed, (0, 1)), *case[:2]) == 4
+
+
+def test_a_teacher_costs_one_product():
+    case, seen = make_case([True] * 4), make_case([True] * 4, seed=1, width=5)
+
+    def total(kernel, hidden, other=None):
+        return head.linear_total(apart, kernel, hidden, *case[2:], chunk=2, other=other)[0]
+
+    other = head.Other(seen.hidden, seen.kernel)
+    assert products(partial(total, other=other), *case[:2]) == 2
+    assert products(jax.grad(partial(total, other=other), (0, 1)), *case[:2]) == 4
 
 
 def test_a_frozen_part_of_the_kernel_costs_no_gradient():
@@ -300,6 +346,22 @@ def test_temporaries_stay_far_below_full_logits():
     for function in (jax.value_and_grad(total, (0, 1)), total):
         memory = jax.jit(function).lower(*case[:2]).compile().memory_analysis()
         assert memory.temp_size_in_bytes < size * vocabulary * 4 / 8
+
+
+def test_parts_stand_in_their_places():
+    """What a loss tells apart comes back a position, 0 where it is not supervised."""
+
+    def told(logits, targets, aux):
+        losses = cross_entropy(logits, targets, aux)
+        return Parts(2 * losses, {"half": Mean(losses, targets % 2)})
+
+    case = make_case([True, False, True, True])
+    _, scores = head.linear_total(told, *case, chunk=2)
+    half = scores.parts["half"]
+    there = case.weights > 0
+    assert_close(2 * half.total, scores.losses, 1e-6)
+    assert_close(scores.losses, jnp.where(there, 2 * full(cross_entropy, *case[:2], case), 0), 1e-5)
+    assert (half.count == jnp.where(there, case.targets % 2, 0)).all()
 
 
 def test_the_first_of_equal_logits_is_the_argmax():
