@@ -21,7 +21,7 @@ def test_found_by_name():
     ("name", "told"),
     [
         ("exact_mach", "did you mean 'exact_match'"),
-        ("zzz", "known: bleu"),
+        ("zzz", "known: act_f1, bleu"),
         ("no.such:thing", "No module named 'no'"),
         ("dlm.core.mean:median", "no attribute 'median'"),
     ],
