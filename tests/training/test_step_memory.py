@@ -43,20 +43,22 @@ def test_the_parts_add_up_to_what_is_compiled():
     state = State(scalar, scalar, params, {"a": {"w": jnp.zeros((64, 64))}}, scalar)
     shapes = shaped(state, jax.tree.map(lambda _: place, state))
 
-    def step(state: State, batch: jax.Array) -> State:
-        grads = jnp.sin(batch.T @ batch)
+    def step(state: State, batch: jax.Array, frozen: jax.Array) -> State:
+        grads = jnp.sin(batch.T @ (batch + frozen))
         momentum = state.opt_state["a"]["w"] + grads @ grads
         params = {**state.params, "a": {"w": state.params["a"]["w"] - momentum}}
         return state._replace(params=params, opt_state={"a": {"w": momentum}})
 
     batch = jax.ShapeDtypeStruct((128, 64), jnp.float32)
-    compiled = jax.jit(step, donate_argnums=0).lower(shapes, batch).compile()
-    found = memory(compiled, shapes, {"a/w": True, "b/w": False})
+    frozen = jax.ShapeDtypeStruct((1, 64), jnp.float32, sharding=place)
+    compiled = jax.jit(step, donate_argnums=0).lower(shapes, batch, frozen).compile()
+    found = memory(compiled, shapes, {"a/w": True, "b/w": False}, frozen)
     assert found.parameters == 4 * (64 * 64 + 32 * 32)
+    assert found.frozen == 4 * 64
     assert found.moments == found.gradients == 4 * 64 * 64
     assert found.temporaries == compiled.memory_analysis().temp_size_in_bytes > 0
     assert found.other >= 4 * 128 * 64
-    parts = found.parameters + found.moments + found.temporaries + found.other
+    parts = found.parameters + found.frozen + found.moments + found.temporaries + found.other
     assert found.total == parts < parts + found.gradients
     assert found.other < 5 * 128 * 64  # the donated state is not counted twice
 
@@ -70,7 +72,7 @@ def test_a_step_is_traced_as_on_the_platform_it_is_for(monkeypatch):
     seen = []
 
     class Step:
-        def lower(self, state: object, batch: object) -> Step:
+        def lower(self, state: object, batch: object, frozen: object) -> Step:
             seen.append((jax.default_backend(), jax.config.jax_enable_compilation_cache))
             return self
 
@@ -104,7 +106,7 @@ def test_room_is_what_the_device_says(platform, stats, said):
             return stats
 
     Device.platform = platform
-    found = Memory(*[0] * 5, total=2_000_000)
+    found = Memory(*[0] * 6, total=2_000_000)
     if said:
         assert check_room(found, Device()) == said
     else:
