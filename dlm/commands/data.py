@@ -5,11 +5,12 @@
     python run.py data --list
 
 Prints the first rows of the first batch (learned tokens marked), a table of counts for each split,
-a histogram of lengths, and where the encoded tokens are kept; `plots/lengths.png` in the workdir
-shows the lengths. --audit writes the rows to `audit.html` in the workdir, every token painted with
-its weight, channel, segment and why it is learned or not. --clean-cache deletes all encoded tokens
-(corpora are kept). --list shows all corpora: kind of work, dialogues, licence, whom to cite,
-whether the files are under DLM_DATA_DIR, and what of the published corpus is missing.
+a histogram of lengths, licences, how many dialogues stand in two splits, and where the encoded
+tokens are kept; `plots/lengths.png` in the workdir shows the lengths. --audit writes the rows to
+`audit.html` in the workdir, every token painted with its weight, channel, segment and why it is
+learned or not. --clean-cache deletes all encoded tokens (corpora are kept). --list shows all
+corpora: kind of work, dialogues, licence, whom to cite, whether the files are under DLM_DATA_DIR,
+and what of the published corpus is missing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dlm.commands.setup import Setup, cache_dir, parse_options, take_flag
 from dlm.core.errors import UserError
 from dlm.core.files import write_atomic
 from dlm.corpora import registry
+from dlm.corpora.notices import notices
 from dlm.corpora.published import absent
 from dlm.corpora.registry import Card
 from dlm.data import audit, store
@@ -75,13 +77,12 @@ def show(setup: Setup, split: str, rows: int, *, page: bool) -> None:
     audit.plot_lengths(pieces, data.length, picture)
     megabytes = store.size(setup.cache) / 1e6
     print(f"\npicture: {picture}\nencoded tokens of all runs: {megabytes:,.1f} MB in {setup.cache}")
-    for name, held in setup.corpus.counts.items():
-        if known := held.get("also_in_train"):
-            print(f"{known:,} of {held['dialogues']:,} dialogues of {name} are also in train")
+    print("\n".join(notices(setup.corpus)))
     if page:
         print(f"every token: {write_page(setup, split, batches, counts, rows)}")
-    if setup.corpus.rejected is not None:
-        print(f"records refused, with reasons: {setup.corpus.rejected}")
+    for corpus in setup.corpus.corpora.values():
+        if corpus.rejected is not None:
+            print(f"records refused, with reasons: {corpus.rejected}")
 
 
 def write_page(setup: Setup, split: str, batches: Batches, counts: str, rows: int) -> Path:

@@ -40,9 +40,9 @@ def write_results(
     rejected = [
         {"split": split, **record} for split, held in pieces.items() for record in held.rejected
     ]
-    refused = setup.corpus.rejected
-    if refused is not None:
-        rejected += map(json.loads, refused.read_text(encoding="utf-8").splitlines())
+    for corpus in setup.corpus.corpora.values():
+        if corpus.rejected is not None:
+            rejected += map(json.loads, corpus.rejected.read_text(encoding="utf-8").splitlines())
     if rejected:
         write_lines(folder / "rejected.jsonl", rejected)
     next_command = f"python run.py chat --workdir={setup.workdir}"
@@ -73,7 +73,7 @@ def counts(setup: Setup, split: str, pieces: Pieces) -> dict[str, float]:
     Bad records of a file are counted where they were refused; a share of them that would have
     been held out for validation is counted with the rest of the file.
     """
-    held = pieces.counts
+    held, built = pieces.counts, setup.corpus.counts.get(split, {})
     return {
         "dialogues": held.dialogues,
         "turns": held.turns,
@@ -81,8 +81,9 @@ def counts(setup: Setup, split: str, pieces: Pieces) -> dict[str, float]:
         "supervised": sum(held.supervised.values()),
         "dropped turns": held.dropped_turns,
         "left out": sum(held.rejected.values()),
-        "bad records": setup.corpus.counts.get(split, {}).get("rejected", 0),
-        "also in train": setup.corpus.counts.get(split, {}).get("also_in_train", 0),
+        "bad records": built.get("rejected", 0),
+        "also in train": built.get("also_in_train", 0),
+        "also in validation": built.get("also_in_validation", 0),
     }
 
 

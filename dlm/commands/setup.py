@@ -20,7 +20,7 @@ from dlm.commands.start import CONFIG_FILE, MODEL_FILE, TOKENIZER
 from dlm.core import config as border
 from dlm.core.errors import UserError
 from dlm.core.files import read_json, write_json
-from dlm.corpora.registry import DialogueSource, Prepared
+from dlm.corpora.registry import Prepared
 from dlm.corpora.registry import prepare as prepare_corpus
 from dlm.data.pipeline import Batches, DataConfig
 from dlm.data.store import Pieces, build_or_load
@@ -126,7 +126,7 @@ class Setup:
         data = self.settings.data
         return data.name != "jsonl" or "path" in data.corpus_options()
 
-    def split(self, name: str) -> DialogueSource:
+    def split(self, name: str) -> Sequence[Dialogue]:
         """The dialogues of a split.
 
         Raises:
@@ -239,7 +239,7 @@ class Setup:
         For evaluation it is what of the split is scored; see `EvalConfig.at_most`.
         """
         data, most = self.settings.data, self.settings.eval.at_most
-        source: Sequence[Dialogue] = self.split(split)
+        source = self.split(split)
         if evaluation and 0 < most < len(source):
             source, split = [source[i] for i in range(most)], f"{split}[:{most}]"
         return build_or_load(

@@ -36,6 +36,7 @@ from dlm.commands.start import (
 )
 from dlm.core.errors import UserError
 from dlm.core.files import hold_folder, read_json, write_json
+from dlm.corpora.notices import notices
 from dlm.data.pipeline import Batches
 from dlm.training import loop
 from dlm.training.checkpoints import Checkpoints
@@ -84,6 +85,7 @@ def train(options: Options) -> dict[str, float]:
 
 def _train(setup: Setup, mesh: Mesh, logs: Path) -> dict[str, float]:
     settings = setup.settings
+    print("\n".join(notices(setup.corpus)))
     from_first(lambda: claim_workdir(setup))
     batches = training_batches(setup)
     total_updates(setup, batches)  # refused before parameters are made

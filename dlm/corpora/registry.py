@@ -5,20 +5,26 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dlm.core.errors import UserError
+from dlm.corpora.overlap import Contents
 from dlm.dialogue.schema import Dialogue, from_json
 
 CORPORA: dict[str, str] = {
     "babi_dialog": "dlm.corpora.babi_dialog",
     "concierge": "dlm.corpora.concierge.builder",
     "jsonl": "dlm.corpora.jsonl",
+    "mixture": "dlm.corpora.mixture",
     "xdailydialog": "dlm.corpora.xdailydialog",
 }
+NON_COMMERCIAL = re.compile(
+    r"\bNC\b|(?i:non-?commercial|no commercial|research (use|purposes?)( use)? only)"
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,11 @@ class Card:
     files: tuple[str, ...] = ()
     remedy: str = ""
     missing: str = ""
+
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the licence, as far as it is stated, forbids commercial use."""
+        return NON_COMMERCIAL.search(self.licence) is not None
 
 
 class DialogueSource(Sequence[Dialogue]):
@@ -80,17 +91,30 @@ class Prepared:
     Attributes:
       splits: `train`, `validation`, `test` and named extra tests, those that the corpus has.
       digest: hex digest of the dialogues of all splits; the same dialogues give the same digest.
-      counts: of each split, its `dialogues`, `messages` and `responses` (response units); where
-        there are any, records `rejected`, and dialogues `also_in_train`, word for word.
+      counts: of each split, its `dialogues`, `messages` and `responses` (response units; of a
+        mixture only the first); where there are any, records `rejected`, and dialogues
+        `also_in_train` and `also_in_validation`, word for word.
+      contents: of each split, the content hash of every dialogue, in no order of meaning.
       rejected: the file of rejected records with their reasons; None where nothing was rejected.
+      parts: the corpora that a mixture is made of, by the names that it gives them.
+      shares: tokens of each part -> share of the training tokens that it shall have; None where
+        every dialogue comes once an epoch.
     """
 
     name: str
-    splits: dict[str, DialogueSource]
+    splits: Mapping[str, Sequence[Dialogue]]
     digest: str
     card: Card
     counts: dict[str, dict[str, int]]
+    contents: Contents = field(default_factory=dict)
     rejected: Path | None = None
+    parts: Mapping[str, Prepared] = field(default_factory=dict)
+    shares: Callable[[Mapping[str, int]], dict[str, float]] | None = None
+
+    @property
+    def corpora(self) -> Mapping[str, Prepared]:
+        """The parts of a mixture, or the corpus itself, by name."""
+        return self.parts or {self.name: self}
 
 
 def prepare(name: str, options: Mapping[str, Any], data_dir: str | Path) -> Prepared:

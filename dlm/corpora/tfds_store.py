@@ -13,7 +13,7 @@ does not exist yet:
             data_dir,
             card=CARD)
 
-The build lies in `data_dir/my_corpus/<digest>/1.1.0`, so other data or options never meet an old
+The build lies in `data_dir/my_corpus/<digest>/1.2.0`, so other data or options never meet an old
 build. It is written aside and renamed when whole: a build that was cut off does not count, and of
 two processes that build at once the first to finish is kept.
 """
@@ -25,22 +25,26 @@ import json
 import os
 import shutil
 import tempfile
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from dlm.core.errors import UserError
 from dlm.core.files import read_json, write_atomic, write_json
+from dlm.corpora.overlap import also_in, content_hash
 from dlm.corpora.registry import Card, DialogueSource, Prepared
 from dlm.dialogue.schema import Dialogue, response_units, to_json, validate
 
 Splits = Mapping[str, Callable[[], Iterable[Dialogue]]]
 
-VERSION = "1.1.0"
+VERSION = "1.2.0"
 SUMMARY = "dialogues.json"
 REJECTED = "rejected.jsonl"
+CONTENTS = "contents"  # folder of the splits' content hashes
 
 
 def build(
@@ -88,6 +92,10 @@ def build(
         digest=summary["digest"],
         card=card,
         counts=summary["counts"],
+        contents={
+            split: np.load(folder / CONTENTS / f"{split}.npy", mmap_mode="r").view(np.ndarray)
+            for split in summary["splits"]
+        },
         rejected=refused if refused.exists() else None,
     )
 
@@ -109,6 +117,9 @@ def _write(
         if rejected:
             lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in rejected)
             write_atomic(builder.data_path / REJECTED, "".join(lines))
+        (builder.data_path / CONTENTS).mkdir()
+        for split, hashes in builder.tally.contents.items():
+            np.save(builder.data_path / CONTENTS / f"{split}.npy", hashes)
         write_json(builder.data_path / SUMMARY, builder.tally.summary())
         folder = data_dir / name / digest / VERSION
         folder.parent.mkdir(exist_ok=True)  # it may hold a build of another version
@@ -129,12 +140,12 @@ class _Tally:
         self._rejected = rejected
         self.counts: dict[str, dict[str, int]] = {}
         self._hashes: dict[str, str] = {}
-        self._contents: dict[str, list[int]] = {}
+        self.contents: dict[str, np.ndarray] = {}
 
     def watch(self, split: str, dialogues: Iterable[Dialogue]) -> Iterator[str]:
         """Yields each dialogue as JSON text; refuses bad ones, ids seen before, an empty split."""
         seen: set[str] = set()
-        contents = self._contents[split] = []
+        contents = array("Q")
         count = {"dialogues": 0, "messages": 0, "responses": 0}
         content, rejected = hashlib.sha256(), len(self._rejected)
         for dialogue in dialogues:
@@ -147,7 +158,7 @@ class _Tally:
             validate(dialogue, f"{self.name}/{split}: dialogue {dialogue.id}")
             record = to_json(dialogue)
             text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-            contents.append(_content(record))
+            contents.append(content_hash(record))
             content.update(text.encode() + b"\n")
             count["dialogues"] += 1
             count["messages"] += len(dialogue.messages)
@@ -160,22 +171,15 @@ class _Tally:
         if refused := len(self._rejected) - rejected:
             count["rejected"] = refused
         self.counts[split] = count
+        self.contents[split] = np.array(contents, np.uint64)
         self._hashes[split] = content.hexdigest()
 
     def summary(self) -> dict[str, Any]:
         """What is stored beside the build."""
-        learned = set(self._contents.get("train", ()))
-        for split, contents in self._contents.items():
-            if split != "train" and (known := sum(content in learned for content in contents)):
-                self.counts[split]["also_in_train"] = known
+        for split, known in also_in(self.contents).items():
+            self.counts[split] |= known
         whole = hashlib.sha256(json.dumps(self._hashes, sort_keys=True).encode())
         return {"splits": list(self.counts), "digest": whole.hexdigest(), "counts": self.counts}
-
-
-def _content(record: Mapping[str, Any]) -> int:
-    """A dialogue's messages and tools as a number of 64 bits; its id and meta do not count."""
-    said = json.dumps([record["messages"], record.get("tools")], sort_keys=True)
-    return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "big")
 
 
 class _Dialogues(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from dlm.corpora import babi_dialog, jsonl, xdailydialog
+from dlm.corpora import babi_dialog, jsonl, mixture, xdailydialog
 from dlm.corpora.concierge import builder
 from dlm.corpora.registry import CORPORA
 from dlm.data.pipeline import Batches
@@ -85,7 +85,24 @@ def own_file(_root: Root, folder: Path) -> list[Dialogue]:
     return [dialogue for split in found.values() for dialogue in split]
 
 
-SAMPLES = {"concierge": concierge, "babi_dialog": babi, "xdailydialog": daily, "jsonl": own_file}
+def mixed(root: Root, folder: Path) -> list[Dialogue]:
+    """The same file as one part, and a city's dialogues as another."""
+    own_file(root, folder)
+    city = {"dialogues": SIZE, "held_out": 1, "cities": 2, "unseen_cities": 1}
+    parts = {
+        "own": {"name": "jsonl", "options": {"path": str(folder / "own.jsonl")}},
+        "city": {"name": "concierge", "options": city},
+    }
+    return list(mixture.prepare({"parts": parts}, folder).splits["train"])
+
+
+SAMPLES = {
+    "concierge": concierge,
+    "babi_dialog": babi,
+    "xdailydialog": daily,
+    "jsonl": own_file,
+    "mixture": mixed,
+}
 TEMPLATES = ("builtin", *FORMS)
 
 

@@ -64,7 +64,7 @@ def test_prepared_tells_counts_and_texts(tmp_path):
     test = {"dialogues": 3, "messages": 12, "responses": 6}
     assert toys.counts["test_oov"] == {**test, "also_in_train": 3}  # under other ids
     assert (toys.name, toys.card) == ("toys", CARD)
-    info = json.loads((tmp_path / "toys/abc/1.1.0/dataset_info.json").read_text())
+    info = json.loads((tmp_path / "toys/abc/1.2.0/dataset_info.json").read_text())
     assert (info["citation"], info["configName"]) == ("Nobody 2000", "abc")
     assert toys.rejected is None
 
@@ -132,7 +132,7 @@ def test_rejected_records_lie_beside_the_build(tmp_path):
         yield from dialogues(2)
 
     toys = build("toys", "abc", {"train": read}, tmp_path, rejected=rejected, card=CARD)
-    assert toys.rejected == tmp_path / "toys/abc/1.1.0/rejected.jsonl"
+    assert toys.rejected == tmp_path / "toys/abc/1.2.0/rejected.jsonl"
     assert json.loads(toys.rejected.read_text()) == {"where": "a:2", "reason": "no rôle"}
     assert toys.counts["train"]["rejected"] == 1
 
@@ -171,7 +171,7 @@ def test_a_killed_build_does_not_count(tmp_path):
 def test_a_flipped_bit_is_noticed(tmp_path):
     """Damage on the disk is an error, never other dialogues."""
     build_toys(tmp_path)
-    (path,) = (tmp_path / "toys/abc/1.1.0").glob("*train*")
+    (path,) = (tmp_path / "toys/abc/1.2.0").glob("*train*")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
