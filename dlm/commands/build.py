@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -101,7 +100,7 @@ def total_updates(setup: Setup, batches: Batches) -> int:
         )
     if config.steps is not None:
         return config.steps
-    return max(1, math.ceil((config.epochs or 0.0) * batches.num_steps()))
+    return max(1, batches.steps_of(config.epochs or 0.0))
 
 
 class Unclaimed(Setup):

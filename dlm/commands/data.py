@@ -78,6 +78,8 @@ def show(setup: Setup, split: str, rows: int, *, page: bool) -> None:
     megabytes = store.size(setup.cache) / 1e6
     print(f"\npicture: {picture}\nencoded tokens of all runs: {megabytes:,.1f} MB in {setup.cache}")
     print("\n".join(notices(setup.corpus)))
+    if batches.draws:
+        print(batches.draws.describe())
     if page:
         print(f"every token: {write_page(setup, split, batches, counts, rows)}")
     for corpus in setup.corpus.corpora.values():

@@ -264,6 +264,7 @@ class Setup:
             seed=self.settings.seed,
             pack=data.pack,
             shuffle=shuffle,
+            shares=self.corpus.shares,
         )
 
     @cached_property

@@ -152,8 +152,8 @@ def _train(setup: Setup, mesh: Mesh, logs: Path) -> dict[str, float]:
 
 
 def remarks(setup: Setup, batches: Batches, total: int) -> list[str]:
-    """What a user may not have meant, though a run is possible."""
-    lines = []
+    """The shares of a mixture; what a user may not have meant, though a run is possible."""
+    lines = [batches.draws.describe()] if batches.draws else []
     if total < FEW_UPDATES:
         lines.append(f"only {total} updates: a model learns little by so few; raise train.epochs")
     if batches.pieces.counts.supervised.get("call") and not setup.settings.tools:

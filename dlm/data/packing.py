@@ -73,8 +73,8 @@ class Packing:
 
     def plan(self, *, digest: str, seed: int, epoch: int) -> Plan:
         """The rows of one epoch in a shuffled order, the same for the same arguments."""
-        order = _shuffled(len(self.lengths), digest, seed, epoch, "pieces")
-        rows = _shuffled(self.num_rows, digest, seed, epoch, "rows")
+        order = shuffled(len(self.lengths), digest, seed, epoch, "pieces")
+        rows = shuffled(self.num_rows, digest, seed, epoch, "rows")
         return self._place(order, rows)
 
     def stored(self) -> Plan:
@@ -144,7 +144,7 @@ def _best_fit(ranked: list[int], length: int) -> list[int]:
     return placed
 
 
-def _shuffled(n: int, digest: str, seed: int, epoch: int, what: str) -> np.ndarray:
+def shuffled(n: int, digest: str, seed: int, epoch: int, what: str) -> np.ndarray:
     """A permutation of 0..n-1: the stable sort of n draws of Philox keyed by all the rest.
 
     The raw stream of a bit generator is fixed for good, that of numpy's own shuffles is not.

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -14,7 +13,8 @@ import numpy as np
 
 from dlm.core.errors import UserError
 from dlm.data.batch import TOKEN_FIELDS, Batch, empty_batch
-from dlm.data.packing import Packing, Plan
+from dlm.data.epochs import Drawn, Whole
+from dlm.data.mixture import Draws, Shares
 from dlm.data.store import Pieces
 from dlm.dialogue.endings import ENDINGS, PREFERRED
 
@@ -74,10 +74,10 @@ class DataConfig:
 class Batches:
     """Batches of encoded pieces by step, the same on any number of threads or processes.
 
-    Shuffled, epochs follow one another without end, each with a plan of its own; otherwise the
-    pieces come once, in the order in which they are stored (that of the first piece of each row).
-    The last batch of an epoch is filled up with rows of padding: nothing is dropped, and an epoch
-    ends where the data end.
+    Shuffled, epochs follow one another without end, each with a plan of its own: every piece once,
+    or drawn by the shares of a mixture. Otherwise the pieces come once, in the order in which they
+    are stored (that of the first piece of each row). The last batch of an epoch is filled up with
+    rows of padding: nothing is dropped, and an epoch ends where the data end.
 
     Args:
       pieces: the encoded split.
@@ -87,10 +87,12 @@ class Batches:
       pack: False unfolds each packed row into one row a piece; step n then holds the same pieces,
         in a batch of as many rows as the fullest step could need, a multiple of B.
       shuffle: False for evaluation.
+      shares: of a mixture: tokens of each task -> its share of an epoch's tokens; None = every
+        piece once.
       reference: [N] float32, `reference_log_probs` of each piece; None = the batches have none.
 
     Raises:
-      UserError: there is no piece.
+      UserError: there is no piece, or `shares` refuses the tasks.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Batches:
         seed: int = 0,
         pack: bool = True,
         shuffle: bool = True,
+        shares: Shares | None = None,
         reference: np.ndarray | None = None,
     ):
         if not len(pieces):
@@ -113,16 +116,17 @@ class Batches:
         self.length = length
         self._pack = pack
         self._shuffle = shuffle
-        self._seed = seed
         self._reference = reference
-        self._packing = Packing(pieces.unit_lengths, length)
         self._rows = rows
-        units, largest = self._packing.segments, int(np.diff(pieces.unit_starts).max())
-        most = int(units[:rows].sum())
+        self._epochs: Whole | Drawn
+        if shuffle and shares:
+            self._epochs = Drawn(pieces, rows, length, seed, shares)
+        else:
+            self._epochs = Whole(pieces, rows, length, seed if shuffle else None)
+        most, largest = self._epochs.most(rows), int(np.diff(pieces.unit_starts).max())
         self.rows = rows if pack else -(-most // rows) * rows  # so that what divides B divides it
-        self.segments = largest * (int(units[0]) if pack else 1)
+        self.segments = largest * (self._epochs.most(1) if pack else 1)
         self._own: Sequence[int] = range(self.rows)
-        self._plan = lru_cache(maxsize=2)(self._make_plan)
 
     def only(self, rows: Sequence[int]) -> Batches:
         """The same batches, of which `batch` and `iterate` make these rows alone.
@@ -140,23 +144,34 @@ class Batches:
         return batches
 
     def num_steps(self, epoch: int = 0) -> int:
-        """Batches in an epoch; the same number in each, as lengths alone decide it."""
+        """Batches in an epoch; the same number in each, but where they are drawn by shares."""
         if epoch and not self._shuffle:
             raise IndexError(f"{self.pieces.name}: epoch {epoch} of batches that come once")
-        return -(-self._packing.num_rows // self._rows)
+        return self._epochs.num_steps(epoch)
+
+    def steps_of(self, epochs: float) -> int:
+        """Batches in so many epochs from the first on, rounded up."""
+        return self._epochs.steps_of(epochs)
+
+    @property
+    def draws(self) -> Draws | None:
+        """What each epoch of a mixture by shares holds; None where every piece comes once."""
+        return self._epochs.draws if isinstance(self._epochs, Drawn) else None
 
     @property
     def efficiency(self) -> float:
-        """Share of the positions of an epoch's packed rows that hold a token."""
-        return float(self.pieces.lengths.sum() / (self._packing.num_rows * self.length))
+        """Share of the positions of the first epoch's packed rows that hold a token."""
+        plan = self._epochs.plan(0)
+        tokens = self.pieces.unit_lengths[plan.pieces].sum()
+        return float(tokens / (plan.num_rows * self.length))
 
     def row_pieces(self, step: int) -> list[list[int]]:
         """The piece indices of each row of batch(step), in the order of their segments."""
-        epoch, step = divmod(step, self.num_steps())
+        epoch, number = self._epochs.locate(step)
         if epoch < 0 or (epoch and not self._shuffle):
-            raise IndexError(f"{self.pieces.name}: no step {step + epoch * self.num_steps()}")
-        plan = self._plan(epoch)
-        first = step * self._rows
+            raise IndexError(f"{self.pieces.name}: no step {step}")
+        plan = self._epochs.plan(epoch)
+        first = number * self._rows
         last = min(first + self._rows, plan.num_rows)
         rows = [plan.row(row).tolist() for row in range(first, last)]
         if not self._pack:
@@ -205,11 +220,6 @@ class Batches:
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
         steps = grain.MapDataset.range(start, stop)
         return iter(steps.map(self.batch).to_iter_dataset(options))
-
-    def _make_plan(self, epoch: int) -> Plan:
-        if not self._shuffle:
-            return self._packing.stored()
-        return self._packing.plan(digest=self.pieces.data_digest, seed=self._seed, epoch=epoch)
 
     def _put(self, batch: Batch, row: int, segment: int, start: int, piece: int) -> int:
         """Writes a piece into its place; returns where it ends."""

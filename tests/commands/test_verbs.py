@@ -263,9 +263,8 @@ def test_a_run_says_what_was_perhaps_not_meant():
     def said(updates: int, calls: int, tools: str) -> list[str]:
         pieces = SimpleNamespace(counts=Counts(supervised={"call": calls, "reply": 9}))
         setup = SimpleNamespace(settings=Settings(tools=tools))
-        return [
-            line.split(":")[0] for line in remarks(setup, SimpleNamespace(pieces=pieces), updates)
-        ]
+        batches = SimpleNamespace(pieces=pieces, draws=None)
+        return [line.split(":")[0] for line in remarks(setup, batches, updates)]
 
     assert said(5, 3, "") == ["only 5 updates", "the dialogues hold calls and `tools` is empty"]
     assert said(500, 3, "my_tools") == said(500, 0, "") == []
