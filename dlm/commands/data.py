@@ -1,16 +1,16 @@
 """Shows a corpus as the model will see it, and what it holds.
 
-    python run.py data --config=FILE[:ARG] [--split=train] [--rows=2] [--audit] [--workdir=DIR]
+    python run.py data --config=FILE[:ARG] [--split=NAME] [--rows=2] [--audit] [--workdir=DIR]
     python run.py data --clean-cache [--config=FILE[:ARG]]
     python run.py data --list
 
-Prints the first rows of the first batch (learned tokens marked), a table of counts for each split,
-a histogram of lengths, licences, how many dialogues stand in two splits, and where the encoded
-tokens are kept; `plots/lengths.png` in the workdir shows the lengths. --audit writes the rows to
-`audit.html` in the workdir, every token painted with its weight, channel, segment and why it is
-learned or not. --clean-cache deletes all encoded tokens (corpora are kept). --list shows all
-corpora: kind of work, dialogues, licence, whom to cite, whether the files are under DLM_DATA_DIR,
-and what of the published corpus is missing.
+Prints the first rows of the first batch (learned tokens marked) of a split (that of training, where
+there is one), a table of counts for each split, a histogram of lengths, licences, how many
+dialogues stand in two splits, and where the encoded tokens are kept; `plots/lengths.png` in the
+workdir shows the lengths. --audit writes the rows to `audit.html` in the workdir, every token
+painted with its weight, channel, segment and why it is learned or not. --clean-cache deletes all
+encoded tokens (corpora are kept). --list shows all corpora: kind of work, dialogues, licence, whom
+to cite, whether the files are under DLM_DATA_DIR, and what of the published corpus is missing.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def run(argv: list[str]) -> int:
         raise UserError(f"--rows={rows} is no number of rows")
     named = any(word.partition("=")[0] == "--config" for word in rest)
     setup = Unclaimed(options) if named else Setup(options)  # the run in its workdir is another
-    show(setup, split or "train", int(rows or 2), page=AUDIT in argv)
+    show(setup, split or setup.first_split, int(rows or 2), page=AUDIT in argv)
     return 0
 
 

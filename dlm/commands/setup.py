@@ -138,6 +138,12 @@ class Setup:
         return self.corpus.splits[name]
 
     @property
+    def first_split(self) -> str:
+        """`train`, or of a corpus without it the first split."""
+        splits = self.corpus.splits
+        return "train" if "train" in splits else next(iter(splits))
+
+    @property
     def _claimed(self) -> bool:
         return (self.workdir / CONFIG_FILE).exists()
 
@@ -147,7 +153,7 @@ class Setup:
 
         Before that: that of the model that this run starts from, with control tokens of ours where
         the template needs them, or an extension of it at `tokenizer.path`; or, for a model drawn
-        anew, one made from the training texts.
+        anew, one made from the texts of `first_split`.
         """
         folder = self.workdir / TOKENIZER
         if self._claimed and folder.exists():
@@ -178,7 +184,7 @@ class Setup:
     def _new_tokenizer(self) -> Tokenizer:
         texts: list[str] = []
         entities: set[str] = set()
-        for dialogue in self.split("train"):
+        for dialogue in self.split(self.first_split):
             said = (*dialogue.messages, *dialogue.chosen, *dialogue.rejected)
             texts.extend(message_text(message) for message in said)
             texts.extend(dialogue.candidates)

@@ -17,10 +17,23 @@ from dlm.dialogue.schema import Dialogue, from_json
 
 CORPORA: dict[str, str] = {
     "babi_dialog": "dlm.corpora.babi_dialog",
+    "clutrr": "dlm.corpora.clutrr",
     "concierge": "dlm.corpora.concierge.builder",
+    "dailydialog": "dlm.corpora.dailydialog",
+    "deal_or_no_deal": "dlm.corpora.deal_or_no_deal",
+    "dream": "dlm.corpora.dream",
+    "e2e_nlg": "dlm.corpora.e2e_nlg",
     "jsonl": "dlm.corpora.jsonl",
+    "kg_small": "dlm.corpora.kg_small",
+    "llamafactory_demo": "dlm.corpora.llamafactory_demo",
+    "meld": "dlm.corpora.meld",
     "mixture": "dlm.corpora.mixture",
+    "mts_dialog": "dlm.corpora.mts_dialog",
+    "mutual": "dlm.corpora.mutual",
+    "pathquestion": "dlm.corpora.pathquestion",
+    "webnlg2017": "dlm.corpora.webnlg2017",
     "xdailydialog": "dlm.corpora.xdailydialog",
+    "xdailydialog_translation": "dlm.corpora.xdailydialog_translation",
 }
 NON_COMMERCIAL = re.compile(
     r"\bNC\b|(?i:non-?commercial|no commercial|research (use|purposes?)( use)? only)"

@@ -47,6 +47,7 @@ TOPICS = (  # numbered from 1
     *("ordinary life", "school life", "culture and education", "attitude and emotion"),
     *("relationship", "tourism", "health", "work", "politics", "finance"),
 )
+SPEAKERS = {"second": 1, "first": 0}  # the views, by who of the two is the assistant
 LANGUAGES = ("en", "it", "zh", "de")
 TRAIN = "data-560899d"  # the folder of the training files, German excepted
 FILES = {"validation": "dev", "test": "test"}
@@ -164,8 +165,8 @@ def read_evaluation(root: Path, language: str, split: str) -> list[Chat]:
         where, fields = f"{path}:{number}", line.split("\t")
         if len(fields) != 4:
             raise UserError(f"{where}: {len(fields)} fields, not text, topic, acts and emotions")
-        chat = Chat(where, _utterances(fields[0]), fields[1], fields[2].split(), fields[3].split())
-        if not _is_labelled(chat):
+        chat = Chat(where, utterances(fields[0]), fields[1], fields[2].split(), fields[3].split())
+        if not is_labelled(chat):
             raise UserError(f"{where}: {len(chat.acts)} acts of {len(chat.utterances)} utterances")
         chats.append(chat)
     return chats
@@ -186,7 +187,7 @@ def read_training(root: Path, language: str) -> list[Chat]:
             f"{root / TRAIN}: files of different numbers of lines: {counts}; {CARD.remedy}"
         )
     return [
-        Chat(f"{paths[0]}:{number}", _utterances(text), topic, acts.split(), emotions.split())
+        Chat(f"{paths[0]}:{number}", utterances(text), topic, acts.split(), emotions.split())
         for number, (text, topic, acts, emotions) in enumerate(zip(*columns, strict=True), start=1)
     ]
 
@@ -214,16 +215,25 @@ def views(chat: Chat, name: str, config: Options) -> Iterator[Dialogue]:
       UserError: a label that has no meaning.
     """
     topic = _meaning(chat.topic.strip(), TOPICS, 1, "topic", chat.where)
-    for view, assistant in (("second", 1), ("first", 0)):
-        messages = [Message("user", "")] if assistant == 0 else []
-        for index, utterance in enumerate(chat.utterances):
-            act = _meaning(chat.acts[index], ACTS, 1, "act", chat.where)
-            emotion = _meaning(chat.emotions[index], EMOTIONS, 0, "emotion", chat.where)
-            messages += _messages(utterance, index % 2 == assistant, act, emotion, config)
-        if messages[-1].role == "user":
-            messages.pop()
-        meta = {"topic": topic, "language": config.language}
-        yield Dialogue(id=f"{name}-{view}", messages=tuple(messages), meta=meta)
+    meta = {"topic": topic, "language": config.language}
+    for view, assistant in SPEAKERS.items():
+        yield Dialogue(f"{name}-{view}", view_messages(chat, assistant, config), meta=meta)
+
+
+def view_messages(chat: Chat, assistant: int, config: Options) -> tuple[Message, ...]:
+    """The messages of a chat in which speaker 0 or 1 is the assistant.
+
+    Raises:
+      UserError: a label that has no meaning.
+    """
+    messages = [Message("user", "")] if assistant == 0 else []
+    for index, utterance in enumerate(chat.utterances):
+        act = _meaning(chat.acts[index], ACTS, 1, "act", chat.where)
+        emotion = _meaning(chat.emotions[index], EMOTIONS, 0, "emotion", chat.where)
+        messages += _messages(utterance, index % 2 == assistant, act, emotion, config)
+    if messages[-1].role == "user":
+        messages.pop()
+    return tuple(messages)
 
 
 def _messages(
@@ -250,18 +260,30 @@ def _views(root: Path, config: Options, split: str) -> Iterator[Dialogue]:
 def _training_views(
     root: Path, config: Options, rejected: list[dict[str, str]]
 ) -> Iterator[Dialogue]:
-    """The training dialogues that may be learned; the others go to `rejected`, with a reason."""
-    language = config.language
+    for number, chat in learnable(root, config.language, rejected):
+        yield from views(chat, f"train-{number}", config)
+
+
+def learnable(
+    root: Path, language: str, rejected: list[dict[str, str]]
+) -> Iterator[tuple[int, Chat]]:
+    """The training dialogues that may be learned, each behind its number.
+
+    The others go to `rejected`, with a reason.
+
+    Raises:
+      UserError: there are more or fewer of either than in the release.
+    """
     chats = _counted(read_training(root, language), "train", root)
     leaked = _stand_in(root, language, chats) | _stand_in(root, "en", read_training(root, "en"))
     counts = {"labels": 0, "leaked": 0}
     for number, chat in enumerate(chats):
-        if not _is_labelled(chat):
+        if not is_labelled(chat):
             reason, detail = "labels", f"{len(chat.acts)} acts of {len(chat.utterances)} utterances"
         elif number in leaked:
             reason, detail = "leaked", "stands in the validation or the test file"
         else:
-            yield from views(chat, f"train-{number}", config)
+            yield number, chat
             continue
         counts[reason] += 1
         rejected.append({"id": f"train-{number}", "where": chat.where, "reason": detail})
@@ -293,11 +315,13 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
-def _utterances(text: str) -> list[str]:
+def utterances(text: str) -> list[str]:
+    """The utterances of a line of text."""
     return [part.strip() for part in text.strip().removesuffix(END).split(END)]
 
 
-def _is_labelled(chat: Chat) -> bool:
+def is_labelled(chat: Chat) -> bool:
+    """Whether every utterance has an act and an emotion."""
     return len(chat.utterances) == len(chat.acts) == len(chat.emotions)
 
 

@@ -7,19 +7,38 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from dlm.corpora import babi_dialog, jsonl, mixture, xdailydialog
+from dlm.corpora import (
+    babi_dialog,
+    clutrr,
+    dailydialog,
+    deal_or_no_deal,
+    dream,
+    e2e_nlg,
+    jsonl,
+    kg_small,
+    llamafactory_demo,
+    meld,
+    mixture,
+    mts_dialog,
+    mutual,
+    pathquestion,
+    webnlg2017,
+    xdailydialog,
+    xdailydialog_translation,
+)
 from dlm.corpora.concierge import builder
 from dlm.corpora.registry import CORPORA
+from dlm.corpora.tables import csv_rows
 from dlm.data.pipeline import Batches
 from dlm.data.recipe import Recipe
 from dlm.data.store import build_or_load
@@ -96,12 +115,98 @@ def mixed(root: Root, folder: Path) -> list[Dialogue]:
     return list(mixture.prepare({"parts": parts}, folder).splits["train"])
 
 
+def relations(root: Root, _folder: Path) -> list[Dialogue]:
+    folder = root("clutrr") / "data_089907f8"
+    return [
+        clutrr.parse_row(row, where, where)
+        for steps in (2, 6)
+        for where, row in islice(
+            csv_rows(folder / f"1.{steps}_test.csv", clutrr.COLUMNS), SIZE // 2
+        )
+    ]
+
+
+def official(root: Root, _folder: Path) -> list[Dialogue]:
+    folder = root("dailydialog-valtest")
+    chats = dailydialog.read_chats([folder / name for name in dailydialog.FILES["test"]])
+    options = dailydialog.Options()
+    return list(islice(dailydialog.views(chats, "test", options), 1, SIZE))
+
+
+def first(reader: Callable[..., Iterator[Dialogue]], archive: str, file: str, *options: Any):
+    """A sample: the first dialogues that a reader gives of a file."""
+
+    def sample(root: Root, _folder: Path) -> list[Dialogue]:
+        return list(islice(reader(root(archive) / file, *options), SIZE))
+
+    return sample
+
+
+def uneven(dialogues: Iterable[Dialogue]) -> list[Dialogue]:
+    """The shortest and the longest of dialogues of one turn, so that a cut leaves some."""
+    ordered = sorted(dialogues, key=lambda d: sum(len(str(m.content)) for m in d.messages))
+    return [*ordered[: SIZE // 2], *ordered[-SIZE // 2 :]]
+
+
+def links(root: Root, _folder: Path) -> list[Dialogue]:
+    known = kg_small.read_triples(root("kg-small") / "umls/test.tsv", 661)
+    return uneven(kg_small.ask_all(known, "test", known))
+
+
+def choices(root: Root, _folder: Path) -> list[Dialogue]:
+    folder = root("mutual") / "data/mutual/dev"
+    return list(mutual.read_files(folder / f"dev_{number}.txt" for number in range(1, SIZE + 1)))
+
+
+def paths(root: Root, _folder: Path) -> list[Dialogue]:
+    chosen = pathquestion.SETS["PQ-2H"]
+    questions = pathquestion.read_questions(root("pathquestion") / chosen.file, chosen)
+    return uneven(pathquestion.dialogue(q, str(n)) for n, q in enumerate(questions))
+
+
+def facts(root: Root, _folder: Path) -> list[Dialogue]:
+    folder = root("webnlg2017")
+    files = webnlg2017.find_entries(folder, "test")
+    return uneven(webnlg2017.read_split(folder, files, "test"))
+
+
+def translated(root: Root, _folder: Path) -> list[Dialogue]:
+    folder, options = root("xdailydialog"), xdailydialog_translation.Options()
+    pairs = zip(
+        xdailydialog.read_evaluation(folder, "en", "test")[:SIZE],
+        xdailydialog.read_evaluation(folder, "it", "test")[:SIZE],
+        strict=True,
+    )
+    return [xdailydialog_translation.translated(*p, p[0].where, options) for p in pairs]
+
+
 SAMPLES = {
-    "concierge": concierge,
     "babi_dialog": babi,
-    "xdailydialog": daily,
+    "clutrr": relations,
+    "concierge": concierge,
+    "dailydialog": official,
+    "deal_or_no_deal": first(
+        deal_or_no_deal.read_split, "deal-or-no-deal", "negotiate/test.txt", "test"
+    ),
+    "dream": first(dream.read_split, "dream", "data/dev.json", "validation"),
+    "e2e_nlg": first(e2e_nlg.read_split, "e2e-nlg", e2e_nlg.FILES["test"], "test"),
     "jsonl": own_file,
+    "kg_small": links,
+    "llamafactory_demo": first(
+        *(llamafactory_demo.read_file, "llamafactory-demo"),
+        *(llamafactory_demo.FILES["toolcall"], "toolcall"),
+    ),
+    "meld": first(
+        *(meld.read_split, "meld", "data/MELD/dev_sent_emo.csv"),
+        *(meld.SETS["meld"], "validation"),
+    ),
     "mixture": mixed,
+    "mts_dialog": first(mts_dialog.read_split, "mts-dialog", mts_dialog.FILES["test"], "test"),
+    "mutual": choices,
+    "pathquestion": paths,
+    "webnlg2017": facts,
+    "xdailydialog": daily,
+    "xdailydialog_translation": translated,
 }
 TEMPLATES = ("builtin", *FORMS)
 
