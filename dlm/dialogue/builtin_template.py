@@ -64,16 +64,24 @@ class BuiltinTemplate:
 
     def render(self, dialogue: Dialogue) -> list[RenderedMessage]:
         """Returns a dialogue's messages as ids, in order, the list of tools first."""
+        return self.render_many([dialogue])[0]
+
+    def render_many(self, dialogues: Sequence[Dialogue]) -> list[list[RenderedMessage]]:
+        """Returns the messages of each dialogue."""
+        plans = [_plan(dialogue) for dialogue in dialogues]
+        texts = iter(self.tokenizer.encode_many([text for plan in plans for *_, text in plan]))
+        return [
+            [self._message(role, channel, index, next(texts)) for role, channel, index, _ in plan]
+            for plan in plans
+        ]
+
+    def _message(
+        self, role: str, channel: str | None, index: int, ids: list[int]
+    ) -> RenderedMessage:
         control = self.tokenizer.control
-        plan = _plan(dialogue)
-        rendered = []
-        for (role, channel, index, _), ids in zip(
-            plan, self.tokenizer.encode_many([text for *_, text in plan]), strict=True
-        ):
-            opening = [control(f"<|{channel}|>")] if channel else []
-            output = [*opening, *ids, self._end]
-            rendered.append(RenderedMessage([control(f"<|{role}|>")], output, role, channel, index))
-        return rendered
+        opening = [control(f"<|{channel}|>")] if channel else []
+        output = [*opening, *ids, self._end]
+        return RenderedMessage([control(f"<|{role}|>")], output, role, channel, index)
 
     def prompt(self, dialogue: Dialogue) -> list[int]:
         """Returns the ids of what is shown, and the header of the assistant's next message."""

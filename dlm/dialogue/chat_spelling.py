@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from dlm.dialogue.chat_messages import CLOSE, CUT, HERE, NEXT, OPEN, TAGS, unmarked
@@ -52,6 +53,7 @@ class Spelling:
         self.control = _any_of(listed)
         self.guard = _any_of(sorted([*known, *listed], key=len, reverse=True))
         self._markers = _any_of(known)
+        self._literal = lru_cache(maxsize=4096)(self._spelled)  # a template has few literals
 
     def pieces(self, marked: str, *, start: bool = False, behind: bool = False) -> list[Piece]:
         """Returns a stretch of what was rendered, as ids.
@@ -102,7 +104,7 @@ class Spelling:
     def _is_control(self, token: int) -> bool:
         return self._tokenizer.control_name(token) is not None
 
-    def _literal(self, text: str, lead: bool) -> list[Piece]:
+    def _spelled(self, text: str, lead: bool) -> list[Piece]:
         pieces, at = [], 0
         for place in (*self.control.finditer(text), None):
             plain = text[at : place.start() if place else len(text)]

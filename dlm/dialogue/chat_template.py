@@ -30,7 +30,7 @@ from dlm.dialogue.chat_parsing import Parser
 from dlm.dialogue.chat_probe import probe
 from dlm.dialogue.chat_reading import BlockReader
 from dlm.dialogue.chat_spelling import Spelling
-from dlm.dialogue.jinja import Refused, Renderer
+from dlm.dialogue.jinja import Refused, Renderer, Request
 from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.template import (
     Rejected,
@@ -78,8 +78,26 @@ class ChatTemplate:
 
     def render(self, dialogue: Dialogue) -> list[RenderedMessage]:
         """Returns a dialogue's messages as ids; the first entry holds what stands before all."""
-        messages, rest = self._rendered(dialogue, prompted=False)
-        return [*messages[:-1], messages[-1]._replace(trailer=rest)] if messages else []
+        (rendered,) = self.render_many([dialogue])
+        if isinstance(rendered, Rejected):
+            raise rendered
+        return rendered
+
+    def render_many(self, dialogues: Sequence[Dialogue]) -> list[list[RenderedMessage] | Rejected]:
+        """Returns the messages of each dialogue, or why the template refuses it."""
+        all_found = [chats(dialogue, self.form) for dialogue in dialogues]
+        requests = [
+            request
+            for dialogue, found in zip(dialogues, all_found, strict=True)
+            for request in self._requests(dialogue, found, prompted=False)
+        ]
+        texts = self._renderer.render_many(requests)
+        return [
+            self._whole(dialogue, found, marked, plain)
+            for dialogue, found, marked, plain in zip(
+                dialogues, all_found, texts[::2], texts[1::2], strict=True
+            )
+        ]
 
     def prompt(self, dialogue: Dialogue) -> list[int]:
         """Returns the ids of all messages that are shown, and the template's prompt.
@@ -128,39 +146,69 @@ class ChatTemplate:
         Raises:
           UserError: see `Template.render`.
         """
-        assembly = Assembly(self, dialogue.id)
-        rest = assembly.build(found, *self._text(dialogue, found, prompted))
-        return assembly.messages, rest
+        return self._assembled(
+            dialogue, found, *self._renderer.render_many(self._requests(dialogue, found, prompted))
+        )
 
-    def _text(
-        self, dialogue: Dialogue, found: Sequence[Chat], prompted: bool
-    ) -> tuple[str, list[Cut]]:
-        """Returns the marked text of all messages, and where each block stands in it."""
+    def _whole(
+        self,
+        dialogue: Dialogue,
+        found: Sequence[Chat],
+        marked: list[str] | Refused,
+        plain: list[str] | Refused,
+    ) -> list[RenderedMessage] | Rejected:
+        try:
+            messages, rest = self._assembled(dialogue, found, marked, plain)
+        except Rejected as rejected:
+            return rejected
+        return [*messages[:-1], messages[-1]._replace(trailer=rest)] if messages else []
+
+    def _requests(self, dialogue: Dialogue, found: Sequence[Chat], prompted: bool) -> list[Request]:
+        """Returns what to render: with marks every prefix that matters, without them the whole."""
         blocks = [i for i, chat in enumerate(found) if chat.role == "assistant"]
         prefixes = [p for i in blocks for p in ((i, True), (i + 1, False))]
         prefixes.append((len(found), prompted))
         guard = self.spelling.guard
         tools = dialogue.tools if self.form.takes_tools else ()
-        try:
-            *parts, whole = self._renderer.render(
-                to_messages(found, guard), prefixes, declared(tools, guard)
-            )
-            (plain,) = self._renderer.render(
-                to_messages(found, None), prefixes[-1:], declared(tools, None)
-            )
-        except Refused as error:
-            raise Rejected(dialogue.id, "refused by the chat template", str(error)) from None
-        if unmarked(whole) != plain:
-            detail = "what it writes depends on what is said; no text may change its form"
-            raise Rejected(dialogue.id, "changed by the chat template", detail)
-        if texts(whole) != [part.text for chat in found for part in chat.parts]:
-            detail = "what is said is left out, moved or changed"
-            raise Rejected(dialogue.id, "changed by the chat template", detail)
-        if not all(map(whole.startswith, parts)):
-            detail = "what it writes of the first messages changes with those that follow"
-            raise Rejected(dialogue.id, "changed by the chat template", detail)
+        return [
+            Request(to_messages(found, guard), prefixes, declared(tools, guard)),
+            Request(to_messages(found, None), prefixes[-1:], declared(tools, None)),
+        ]
+
+    def _assembled(
+        self,
+        dialogue: Dialogue,
+        found: Sequence[Chat],
+        marked: list[str] | Refused,
+        plain: list[str] | Refused,
+    ) -> tuple[list[RenderedMessage], list[int]]:
+        """Returns what `assembled` does, given what `_requests` gave."""
+        if isinstance(marked, Refused) or isinstance(plain, Refused):
+            refused = marked if isinstance(marked, Refused) else plain
+            raise Rejected(dialogue.id, "refused by the chat template", str(refused))
+        *parts, whole = marked
+        self._check(dialogue, found, parts, whole, *plain)
         cuts: list[Cut] = []
+        blocks = [i for i, chat in enumerate(found) if chat.role == "assistant"]
         for chat, before, after in zip(blocks, parts[::2], parts[1::2], strict=True):
             # A space before the assistant's first word is part of the word that it writes.
             cuts.append(Cut(chat, len(before) - before.endswith(" "), len(after)))
-        return whole, cuts
+        assembly = Assembly(self, dialogue.id)
+        rest = assembly.build(found, whole, cuts)
+        return assembly.messages, rest
+
+    @staticmethod
+    def _check(
+        dialogue: Dialogue, found: Sequence[Chat], parts: Sequence[str], whole: str, plain: str
+    ) -> None:
+        """Raises Rejected where the marked text is not the plain one, or not all that is said."""
+        changed = "changed by the chat template"
+        if unmarked(whole) != plain:
+            detail = "what it writes depends on what is said; no text may change its form"
+            raise Rejected(dialogue.id, changed, detail)
+        if texts(whole) != [part.text for chat in found for part in chat.parts]:
+            detail = "what is said is left out, moved or changed"
+            raise Rejected(dialogue.id, changed, detail)
+        if not all(map(whole.startswith, parts)):
+            detail = "what it writes of the first messages changes with those that follow"
+            raise Rejected(dialogue.id, changed, detail)

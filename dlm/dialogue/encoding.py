@@ -14,7 +14,7 @@ from dlm.dialogue.checks import check_choice
 from dlm.dialogue.endings import Alternative, alternatives, completed
 from dlm.dialogue.policy import KEPT, PolicyConfig
 from dlm.dialogue.schema import CHANNELS, Dialogue, response_units, turn_of_messages
-from dlm.dialogue.template import Rejected, Template
+from dlm.dialogue.template import Rejected, RenderedMessage, Template
 from dlm.dialogue.windows import Line, Windows, disjoint, each_alone, each_once, newest
 
 CHANNEL_NAMES = ("system", "context", "user", "tool", "tools", *CHANNELS)
@@ -50,7 +50,7 @@ class Encoded:
 
 def encode(dialogue: Dialogue, template: Template, policy: PolicyConfig) -> Encoded:
     """Returns a whole dialogue as arrays, however long."""
-    return _encoded(_lines(dialogue, template, policy))
+    return _encoded(_lines(dialogue, template.render(dialogue), policy))
 
 
 def fit(
@@ -111,10 +111,12 @@ def fit_many(
     check_choice(overflow, OVERFLOWS, "", "data.overflow")
     mode = "evaluation" if evaluation else overflow
     policy = policy.scored() if evaluation else policy
-    fit_one = _fit_group if groups else _fit
-    return [
-        _or_rejected(fit_one, dialogue, template, policy, length, mode) for dialogue in dialogues
-    ]
+    rest = (template, policy, length, mode)
+    if groups:
+        return [_or_rejected(_fit_group, dialogue, *rest) for dialogue in dialogues]
+    read = [policy.read(completed(dialogue)) for dialogue in dialogues]
+    rendered = template.render_many(read)
+    return [_or_rejected(_fit, *each, *rest) for each in zip(read, rendered, strict=True)]
 
 
 def _or_rejected(fit_one: Callable[..., list[Encoded]], *args: Any) -> list[Encoded] | Rejected:
@@ -125,10 +127,16 @@ def _or_rejected(fit_one: Callable[..., list[Encoded]], *args: Any) -> list[Enco
 
 
 def _fit(
-    dialogue: Dialogue, template: Template, policy: PolicyConfig, length: int, mode: str
+    dialogue: Dialogue,
+    rendered: list[RenderedMessage] | Rejected,
+    template: Template,
+    policy: PolicyConfig,
+    length: int,
+    mode: str,
 ) -> list[Encoded]:
-    dialogue = policy.read(completed(dialogue))
-    lines = _lines(dialogue, template, policy)
+    if isinstance(rendered, Rejected):
+        raise rendered
+    lines = _lines(dialogue, rendered, policy)
     if not any(line.weight for line in lines):
         raise Rejected(dialogue.id, "nothing to learn", "no message has a weight under the policy")
     windows = Windows(lines, length + 1, policy)  # the last token is no input
@@ -192,7 +200,7 @@ def _ending_lines(member: Alternative, template: Template, policy: PolicyConfig)
     """Returns what is read of a dialogue whose ending is learned; what precedes has no weight."""
     turn = turn_of_messages(member.dialogue)[member.history]
     lines = []
-    for line in _lines(member.dialogue, template, policy):
+    for line in _lines(member.dialogue, template.render(member.dialogue), policy):
         if line.message.message_index >= member.history:
             lines.append(line)
         elif policy.sees(line.name, line.turn, turn):
@@ -218,20 +226,22 @@ def _alone(dialogue: Dialogue, template: Template, kept: Sequence[Line], length:
     return lines
 
 
-def _lines(dialogue: Dialogue, template: Template, policy: PolicyConfig) -> list[Line]:
+def _lines(
+    dialogue: Dialogue, rendered: Sequence[RenderedMessage], policy: PolicyConfig
+) -> list[Line]:
     """Returns the rendered messages with their weight, channel, turn and unit."""
     units = {i: unit for unit, indices in enumerate(response_units(dialogue)) for i in indices}
     turn_ids = turn_of_messages(dialogue)
     weights = policy.weights(dialogue)
     lines = []
-    for rendered in template.render(dialogue):
-        index = rendered.message_index
+    for said in rendered:
+        index = said.message_index
         message = index >= 0
         lines.append(
             Line(
-                rendered,
+                said,
                 weights[index] if message else 0.0,
-                _IDS[rendered.channel or rendered.role],
+                _IDS[said.channel or said.role],
                 turn_ids[index] if message else -1,
                 units.get(index, -1),
             )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dlm.dialogue.pretrained import CONTROL_TYPE, USER_DEFINED_TYPE, cut_of
+from dlm.dialogue.cuts import cut_of
+from dlm.dialogue.pretrained import CONTROL_TYPE, USER_DEFINED_TYPE
 from dlm.dialogue.tokenizer import Tokenizer
 
 _NORMAL, _UNUSED = 1, 5  # token types of GGUF

@@ -13,15 +13,31 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dlm.core.errors import UserError
 
+_TOGETHER = 1 << 22  # characters, about, that are rendered before they are read
 _WORKER = Path(__file__).with_name("jinja_worker.py")
 
 
 class Refused(UserError):
     """The template refuses the messages that it is given; the text is its reason."""
+
+
+class Request(NamedTuple):
+    """What is to be rendered.
+
+    Attributes:
+      messages: as the transformers library takes them.
+      prefixes: of each text, how many messages it has and whether it ends with the prompt for the
+        assistant's next one.
+      tools: none at all where empty.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    prefixes: Sequence[tuple[int, bool]]
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 class Renderer:
@@ -44,26 +60,37 @@ class Renderer:
         prefixes: Sequence[tuple[int, bool]],
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> list[str]:
-        """Returns the texts of the first messages.
-
-        Args:
-          messages: as the transformers library takes them.
-          prefixes: of each text, how many messages it has and whether it ends with the prompt for
-            the assistant's next one.
-          tools: none at all where empty.
+        """Returns the texts of the first messages; see `Request` for the arguments.
 
         Raises:
           Refused: the template refuses them.
           UserError: the template is broken, or takes too long, or writes or needs too much.
         """
-        request = {
-            "messages": list(messages),
-            "prefixes": list(prefixes),
-            "tools": list(tools) or None,
-            "variables": self._variables,
-        }
+        (texts,) = self.render_many([Request(messages, prefixes, tools)])
+        if isinstance(texts, Refused):
+            raise texts
+        return texts
+
+    def render_many(self, requests: Sequence[Request]) -> list[list[str] | Refused]:
+        """Returns the texts of each request, or why the template refuses it.
+
+        Raises:
+          UserError: the template is broken, or takes too long, or writes or needs too much.
+        """
+        answers: list[list[str] | Refused] = []
+        waiting: list[str] = []
+        size = 0
         with self._lock:
-            return self._ask(self._started(), request)
+            for request in requests:
+                line = json.dumps(request._asdict() | {"variables": self._variables})
+                waiting.append(line)
+                size += len(line) * len(request.prefixes)
+                if size > _TOGETHER:
+                    answers += self._ask(self._started(), waiting)
+                    waiting, size = [], 0
+            if waiting:
+                answers += self._ask(self._started(), waiting)
+        return answers
 
     def _started(self) -> subprocess.Popen[str]:
         if self._worker is None:
@@ -74,14 +101,16 @@ class Renderer:
             )
             self._worker = worker
             weakref.finalize(self, _end, worker)
-            self._ask(worker, self._source)
+            self._ask(worker, [json.dumps(self._source)])
         return self._worker
 
-    def _ask(self, worker: subprocess.Popen[str], request: Any) -> list[str]:
+    def _ask(
+        self, worker: subprocess.Popen[str], requests: Sequence[str]
+    ) -> list[list[str] | Refused]:
         assert worker.stdin is not None
         assert worker.stdout is not None
         try:
-            print(json.dumps(request), file=worker.stdin, flush=True)
+            print(f"[{', '.join(requests)}]", file=worker.stdin, flush=True)
             line = worker.stdout.readline()
         except BrokenPipeError:
             line = ""
@@ -89,12 +118,13 @@ class Renderer:
             _end(worker)
             self._worker = None
             raise UserError("the chat template takes too long, or needs too much memory")
-        answer = json.loads(line)
-        if "refused" in answer:
-            raise Refused(answer["refused"])
-        if "failed" in answer:
-            raise UserError(f"the chat template cannot be rendered: {answer['failed']}")
-        return answer["texts"]
+        return [_texts(answer) for answer in json.loads(line)]
+
+
+def _texts(answer: Mapping[str, Any]) -> list[str] | Refused:
+    if "failed" in answer:
+        raise UserError(f"the chat template cannot be rendered: {answer['failed']}")
+    return Refused(answer["refused"]) if "refused" in answer else answer["texts"]
 
 
 def _end(worker: subprocess.Popen[str]) -> None:

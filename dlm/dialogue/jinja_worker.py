@@ -1,8 +1,8 @@
 """The process in which chat templates of checkpoints are rendered; `jinja.py` starts it.
 
-Run as a script, with nothing of ours imported: it reads one JSON object a line and answers with one
-a line. A template is someone else's program, so besides Jinja's sandbox the process has little
-memory and its time is up after a while, whatever it does.
+Run as a script, with nothing of ours imported: it reads a list of requests a line and answers with
+a list of as many. A template is someone else's program, so besides Jinja's sandbox the process has
+little memory and its time is up after a while, whatever it does.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def render(template: jinja2.Template, request: dict[str, Any]) -> list[str]:
     for count, prompted in request["prefixes"]:
         pieces = template.generate(
             messages=request["messages"][:count],
-            tools=request["tools"],
+            tools=request["tools"] or None,
             documents=None,
             add_generation_prompt=prompted,
             **request["variables"],
@@ -133,16 +133,16 @@ def answer(work: Callable[[], Any]) -> tuple[dict[str, Any], Any]:
 
 
 def main() -> None:
-    """Compiles the template of the first line, then answers request after request."""
+    """Compiles the template of the first line, then answers line after line."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     signal.signal(signal.SIGVTALRM, overtime)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the program that asks
-    source = json.loads(sys.stdin.readline())
+    (source,) = json.loads(sys.stdin.readline())
     said, template = answer(lambda: environment().from_string(source))
-    print(json.dumps(said), flush=True)
+    print(json.dumps([said]), flush=True)
     for line in sys.stdin if template else ():
-        said, _ = answer(partial(render, template, json.loads(line)))
-        print(json.dumps(said), flush=True)
+        answers = [answer(partial(render, template, asked))[0] for asked in json.loads(line)]
+        print(json.dumps(answers), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import tokenizers
 
 from dlm.core import files
 from dlm.core.errors import UserError
+from dlm.dialogue.cuts import find_cut, pre_tokenizer
 from dlm.dialogue.pieces import SPACE, spelled_bytes, trailing_bytes
 from dlm.dialogue.tokenizer import (
     Pretrained,
@@ -28,16 +29,6 @@ from dlm.dialogue.tokenizer import (
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 _VOCABULARIES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 CONTROL_TYPE, USER_DEFINED_TYPE = 3, 4  # of tokens, in GGUF
-
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-_MARKS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-# How llama.cpp names the ways to cut text into words; the expressions are the checkpoints' own.
-_CUTS: dict[str, dict[str, Any]] = {
-    "gpt-2": {},
-    "smollm": {"digits": True},
-    "llama-bpe": {"pattern": rf"{_WORDS}|\p{{N}}{{1,3}}{_MARKS}", "ignore_merges": True},
-    "qwen2": {"pattern": rf"{_WORDS}|\p{{N}}{_MARKS}", "normalizer": {"type": "NFC"}},
-}
 
 
 def make(texts: Iterable[str], entities: Collection[str], config: TokenizerConfig) -> Tokenizer:
@@ -180,7 +171,7 @@ def from_gguf(metadata: Mapping[str, Any], where: str) -> Tokenizer:
     vocabulary = {token: i for i, token in enumerate(tokens)}
     if kind == "gpt2":
         merges = [merge.split(" ") for merge in field("merges", ())]
-        file = _byte_level(vocabulary, merges, added, _cut(field("pre", "gpt-2"), where))
+        file = _byte_level(vocabulary, merges, added, find_cut(field("pre", "gpt-2"), where))
     elif kind == "llama":
         file = _scored(vocabulary, field("scores"), added, field("add_space_prefix", True))
     else:
@@ -249,16 +240,7 @@ def _byte_level(
     added: list[dict[str, Any]],
     cut: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The `tokenizer.json` of pairs of bytes; see `_CUTS`."""
-    pattern = cut.get("pattern")
-    steps: list[dict[str, Any]] = []
-    if pattern:
-        split = {"pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-        steps.append({"type": "Split", **split})
-    if cut.get("digits"):
-        steps.append({"type": "Digits", "individual_digits": True})
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    steps.append({**byte_level, "use_regex": not pattern})
+    """The `tokenizer.json` of pairs of bytes; see `cuts.CUTS`."""
     model = {
         "type": "BPE",
         "vocab": dict(vocabulary),
@@ -269,9 +251,9 @@ def _byte_level(
         "version": "1.0",
         "added_tokens": added,
         "normalizer": cut.get("normalizer"),
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+        "pre_tokenizer": pre_tokenizer(cut),
         "post_processor": None,
-        "decoder": {**byte_level, "use_regex": True},
+        "decoder": pre_tokenizer({})["pretokenizers"][-1],
         "model": model,
     }
 
@@ -312,28 +294,6 @@ def _scored(
             "merges": [[left, right] for *_, left, right in sorted(pairs)],
         },
     }
-
-
-def _cut(name: str, where: str) -> Mapping[str, Any]:
-    if name not in _CUTS:
-        known = ", ".join(_CUTS)
-        raise UserError(f"{where}: words are cut as {name!r}, which is unknown; known: {known}")
-    return _CUTS[name]
-
-
-def cut_of(file: Mapping[str, Any]) -> str | None:
-    """How llama.cpp names the cut and the normalising of a `tokenizer.json`; None if it does not.
-
-    Inverts what `from_gguf` makes of `tokenizer.ggml.pre`.
-    """
-    steps = file.get("pre_tokenizer") or {}
-    steps = steps if steps.get("type") == "Sequence" else {"pretokenizers": [steps]}
-    for name, cut in _CUTS.items():
-        wanted = _byte_level({}, (), [], cut)
-        cuts = wanted["pre_tokenizer"]["pretokenizers"]
-        if steps["pretokenizers"] == cuts and file.get("normalizer") == wanted["normalizer"]:
-            return name
-    return None
 
 
 def _begins(file: Mapping[str, Any], bos: str | None) -> bool:

@@ -98,6 +98,15 @@ class Template(Protocol):
           UserError: a message has no text; `Rejected`, where the template refuses the dialogue.
         """
 
+    def render_many(
+        self, dialogues: Sequence[Dialogue]
+    ) -> Sequence[list[RenderedMessage] | Rejected]:
+        """Returns the messages of each dialogue, or why it is refused; faster than one by one.
+
+        Raises:
+          UserError: a message has no text.
+        """
+
     def prompt(self, dialogue: Dialogue) -> list[int]:
         """Returns the ids of what is shown, and the header of the assistant's next message."""
 

@@ -23,6 +23,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from dlm.core import files
 from dlm.core.errors import UserError
+from dlm.dialogue.cuts import cut_of
 from dlm.dialogue.pieces import leading_bytes, spelled_bytes
 
 CONTROL = (
@@ -31,7 +32,12 @@ CONTROL = (
 )
 
 _BYTES = 256  # every byte is in the text vocabulary, so any UTF-8 text can be spelled
-_CHUNK = re.compile(r"\s*\S+|\s+")  # encoded apart from one another, so that repeats cost little
+# What is encoded apart, so that repeats cost little: in every vocabulary that is learned here, and
+# in a checkpoint's whose cut of words is known.
+_CHUNK = re.compile(r"\s*\S+|\s+")
+_THEIR_CHUNK = re.compile(
+    r"\s*\S+(?:(?! )\s+\S*)*|\s+"
+)  # behind a letter or mark, a space begins one
 _CACHED = 300_000  # chunks whose ids are remembered
 _FED = 2_000_000  # pieces that the trainer counts
 _WORD = re.compile(r"[^\W_]+")
@@ -131,9 +137,8 @@ class Tokenizer:
             self._ids = {}
         known = self._ids
         new = list({chunk: None for text in chunks for chunk in text if chunk not in known})
-        for chunk, encoding in zip(
-            new, self._text.encode_batch_fast(new, add_special_tokens=False), strict=True
-        ):
+        encodings = self._text.encode_batch_fast(new, add_special_tokens=False) if new else ()
+        for chunk, encoding in zip(new, encodings, strict=True):
             known[chunk] = encoding.ids
         return [list(chain.from_iterable(map(known.__getitem__, text))) for text in chunks]
 
@@ -248,9 +253,15 @@ class Tokenizer:
     def _chunks(self, text: str) -> list[str]:
         if self.pretrained is None:
             return _CHUNK.findall(text)
-        if not self._missing.isdisjoint(text.encode()):
+        if self._missing and not self._missing.isdisjoint(text.encode()):
             text = "".join("\ufffd" if c.encode()[0] in self._missing else c for c in text)
+        if self._known_cut:
+            return _THEIR_CHUNK.findall(text)
         return [text] if text else []
+
+    @cached_property
+    def _known_cut(self) -> bool:
+        return cut_of(json.loads(self._text.to_str())) is not None
 
     @cached_property
     def _missing(self) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from dataclasses import replace
 from functools import cache
@@ -16,6 +17,7 @@ from dlm.dialogue import pretrained
 from dlm.dialogue.chat_messages import chats, declared, to_messages
 from dlm.dialogue.chat_template import ChatTemplate
 from dlm.dialogue.encoding import Rejected, encode, fit, fit_many
+from dlm.dialogue.jinja import Renderer, Request
 from dlm.dialogue.policy import PolicyConfig
 from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.template import response
@@ -416,6 +418,34 @@ def test_a_template_that_cannot_be_trained_with_is_refused(source, reason):
 
 
 SAID = (Message("user", "a"), Message("assistant", "b"))
+
+
+def test_many_at_once_and_in_another_process_are_the_same():
+    """Each dialogue's messages are those it has alone, a refused one's reason too."""
+    wrong = Dialogue("wrong", (SAID[1], *SAID))
+    many = [WORKED, Dialogue("d", SAID), wrong, WORKED]
+    for form in ("mistral", "chatml"):
+        alone = []
+        for dialogue in many:
+            try:
+                alone.append(template(form).render(dialogue))
+            except Rejected as rejected:
+                alone.append(str(rejected))
+        for other in (template(form), pickle.loads(pickle.dumps(template(form)))):  # noqa: S301
+            found = other.render_many(many)
+            assert [str(x) if isinstance(x, Rejected) else x for x in found] == alone
+            assert other.digest == template(form).digest
+        assert [isinstance(x, str) for x in alone] == [False, False, form == "mistral", False]
+
+
+def test_requests_are_answered_in_order_however_large():
+    """More than fits into the pipes at once comes back whole, each text at its place."""
+    renderer = Renderer("{{ messages[0].content }}", {})
+    said = [f"{i}" * 200_000 for i in range(40)]
+    asked = [Request([{"role": "user", "content": text}], [(1, False)]) for text in said]
+    assert renderer.render_many(asked) == [[text] for text in said]
+
+
 CHANGES = {  # of a template that is taken; of a dialogue that is, and one that is not
     "a text is cut": ("m.content", "m.content.split('</think>')[-1]", "hm</think>b"),
     "another text is added": ("m.content", "('!' if m.content[0] == 'c' else '') + m.content", "c"),

@@ -228,6 +228,22 @@ def test_words_are_cut_as_the_file_says():
         assert [tokenizer.decode([i]) for i in tokenizer.encode("in1999!")] == words
 
 
+GAPS = ["ĠĠ", "Ġa", "Ġ!", "Ġ1", "ĊĠ", "ĊĊ", "!Ċ", "!Ġ", "aĠ", "1Ġ", "ĠĊ", "čĊ", "11", "aa", "Ġaa"]
+
+
+@settings(max_examples=600)
+@given(
+    cut=st.sampled_from(["gpt-2", "smollm", "llama-bpe", "qwen2"]),
+    text=st.text(st.sampled_from(" \n\r\t\x1c\x85\xa0\u2003\u2028a!1é\u0301"), max_size=14),
+)
+def test_what_is_encoded_apart_changes_no_id(cut, text):
+    """Pieces that are remembered give the ids that the whole text has, whatever the white space."""
+    model = small(GAPS)["model"]
+    fields = {"model": "gpt2", "merges": [" ".join(pair) for pair in model["merges"]]}
+    tokenizer = pretrained.from_gguf(gguf(list(model["vocab"]), pre=cut, **fields), "x")
+    assert tokenizer.encode(text) == tokenizer._text.encode(text, add_special_tokens=False).ids
+
+
 def built(file):
     said = pretrained.Pretrained(file, special={}, chat_template="", adds_bos=False)
     return pretrained.build(said, "here")
