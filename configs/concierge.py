@@ -39,4 +39,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.eval_every = 400
     config.eval.splits = ("test", "test_unseen")
     config.eval.rollouts = 50
+    config.eval.users = "dlm.corpora.concierge.user"
+    config.eval.simulations = 50
     return config

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 
 from dlm.commands.setup import Setup
 from dlm.commands.start import is_drawn
+from dlm.dialogue.actions import User
 from dlm.dialogue.endings import completed
 from dlm.dialogue.schema import Dialogue
 from dlm.evaluation import scoring
 from dlm.evaluation.evaluate import ScoreStep, make_score_step, score_split
 from dlm.evaluation.predict import Prediction, predict
 from dlm.evaluation.report import BESIDE
-from dlm.evaluation.rollout import Replay, replay, success
+from dlm.evaluation.rollout import MAX_TURNS, RecordedUser, Rollout, roll_out, success
 from dlm.evaluation.scores import figures as divide
 from dlm.generation.engine import Engine
 from dlm.losses.cross_entropy import cross_entropy
@@ -82,11 +84,9 @@ class Measure:
             measured.predictions[name] = predictions
             self._generated(measured, name, dialogues)
             if settings.tools and settings.eval.rollouts:
-                measured.figures.update(self._live(engine, name))
-                measured.signatures["success"] = (
-                    f"the first {settings.eval.rollouts} dialogues of a split, replayed live; the "
-                    "world ends as after the recorded calls, which may have changed nothing"
-                )
+                self._replayed(measured, engine, name)
+            if settings.tools and settings.eval.simulations:
+                self._simulated(measured, engine, name)
         return measured
 
     def _scored(self, splits: Sequence[str]) -> str:
@@ -100,19 +100,57 @@ class Measure:
             parts += [f"of {split} not scored: {named}"] if named else []
         return "; ".join(parts)
 
-    def _live(self, engine: Engine, split: str) -> dict[str, float]:
-        """Success of live replays of a split's first dialogues, in all and by task."""
-        setup, settings = self._setup, self._setup.settings
+    def _replayed(self, measured: Measured, engine: Engine, split: str) -> None:
+        """Live conversations with the recorded users of a split's first dialogues."""
+        setup, most = self._setup, self._setup.settings.eval.rollouts
         source = setup.split(split)
-        dialogues = [source[i] for i in range(min(settings.eval.rollouts, len(source)))]
-        replays = replay(dialogues, setup.open_world, engine, setup.template, settings.generate)
-        by_task: dict[str, list[Replay]] = {}
-        for dialogue, one in zip(dialogues, replays, strict=True):
-            by_task.setdefault(dialogue.task, []).append(one)
-        figures = {f"rollout/{split}/success": success(replays).value}
-        for task in sorted(filter(None, by_task)):
-            figures[f"rollout/{split}/task:{task}/success"] = success(by_task[task]).value
-        return figures
+        dialogues = [source[i] for i in range(min(most, len(source)))]
+        users = [RecordedUser(dialogue, setup.open_world) for dialogue in dialogues]
+        self._roll_out(measured, engine, f"rollout/{split}", dialogues, users)
+        measured.signatures["success, rollout"] = (
+            f"the first {most} dialogues of a split, replayed live; the world ends as after the "
+            "recorded calls, which may have changed nothing"
+        )
+
+    def _simulated(self, measured: Measured, engine: Engine, split: str) -> None:
+        """Live conversations with simulated users: a split's first dialogues that have a goal."""
+        setup, config = self._setup, self._setup.settings.eval
+        found = ((dialogue, setup.user(dialogue)) for dialogue in setup.split(split))
+        pairs = [*islice((pair for pair in found if pair[1] is not None), config.simulations)]
+        dialogues, users = [d for d, _ in pairs], [u for _, u in pairs if u is not None]
+        self._roll_out(measured, engine, f"simulated/{split}", dialogues, users)
+        measured.signatures["success, simulated"] = (
+            f"goals of the first {config.simulations} dialogues of a split that have one, pursued "
+            f"by {config.users}, at most {MAX_TURNS} turns"
+        )
+
+    def _roll_out(
+        self,
+        measured: Measured,
+        engine: Engine,
+        prefix: str,
+        dialogues: Sequence[Dialogue],
+        users: Sequence[User],
+    ) -> None:
+        """Success, in all and by task, and turns of conversations with these users."""
+        setup = self._setup
+        held = roll_out(
+            dialogues,
+            users,
+            setup.open_world,
+            engine,
+            setup.template,
+            setup.settings.generate,
+            max_turns=MAX_TURNS,
+        )
+        by_task: dict[str, list[Rollout]] = {"": held}
+        for dialogue, one in zip(dialogues, held, strict=True):
+            if dialogue.task:
+                by_task.setdefault(f"task:{dialogue.task}/", []).append(one)
+        for scope in sorted(scope for scope in by_task if by_task[scope]):
+            measured.figures[f"{prefix}/{scope}success"] = success(by_task[scope]).value
+        if held:
+            measured.figures[f"{prefix}/turns"] = sum(one.turns for one in held) / len(held)
 
     def _generated(self, measured: Measured, split: str, dialogues: list[Dialogue]) -> None:
         """Scores what was generated of a split, beside the gold and the commonest responses."""

@@ -25,7 +25,7 @@ from dlm.corpora.registry import prepare as prepare_corpus
 from dlm.data.pipeline import Batches, DataConfig
 from dlm.data.store import Pieces, build_or_load
 from dlm.dialogue import pretrained
-from dlm.dialogue.actions import Tool, World
+from dlm.dialogue.actions import Tool, User, World
 from dlm.dialogue.schema import Dialogue
 from dlm.dialogue.template import Template, message_text
 from dlm.dialogue.templates import bind
@@ -277,14 +277,12 @@ class Setup:
     def open_world(self) -> Callable[[Dialogue], World]:
         """What calls are executed in: the `tools` module's worlds, or an empty one."""
         name = self.settings.tools
-        if not name:
-            return lambda dialogue: NoTools()
-        try:
-            return importlib.import_module(name).world
-        except (ImportError, AttributeError) as error:
-            raise UserError(
-                f"tools={name!r}: {error}; name a module with world(dialogue)"
-            ) from None
+        return _function("tools", name, "world") if name else lambda dialogue: NoTools()
+
+    @cached_property
+    def user(self) -> Callable[[Dialogue], User | None]:
+        """The simulated users of the `eval.users` module."""
+        return _function("eval.users", self.settings.eval.users, "user")
 
     def initial_params(self, mesh: Mesh | None = None) -> dict:
         """The parameters before the first update; `mesh` as in `start.initial_params`.
@@ -318,6 +316,18 @@ class Setup:
     def engine(self, params: dict) -> Engine:
         """A generation engine over the given parameters; it reads no more than training shows."""
         return Engine(self.model, params, self.tokenizer.pad_id, self.settings.data.length)
+
+
+def _function(key: str, module: str, name: str) -> Callable:
+    """The function of that name in a module that a config names.
+
+    Raises:
+      UserError: there is none.
+    """
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{key}={module!r}: {error}; name a module with {name}(dialogue)") from None
 
 
 class NoTools:

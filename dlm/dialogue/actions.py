@@ -1,10 +1,12 @@
-"""What a model can call: functions with a schema, and the world that they change."""
+"""Who and what a model meets: functions to call, the world that they change, and users."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from dlm.dialogue.schema import Dialogue, Message
 
 
 @dataclass(frozen=True)
@@ -45,4 +47,24 @@ class World(Protocol):
 
     def state(self) -> object:
         """The world's state: JSON-able, equal exactly where the worlds are the same."""
+        ...
+
+
+class User(Protocol):
+    """Whoever talks to the model in one conversation: recorded, or simulated with a goal.
+
+    An `eval.users` config names a module whose `user(dialogue: Dialogue) -> User | None` gives a
+    user with the goal of that dialogue, None where it has none that can be pursued.
+    """
+
+    def say(self, heard: Sequence[Message]) -> str | None:
+        """The next message, or None at the end.
+
+        Args:
+          heard: what the assistant wrote since the user spoke last; () at the beginning.
+        """
+        ...
+
+    def is_served(self, conversation: Dialogue, world: World) -> bool:
+        """Whether the conversation, now at its end, reached the user's goal in this world."""
         ...

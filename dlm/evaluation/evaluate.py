@@ -29,6 +29,8 @@ class EvalConfig:
       scorers: of generated responses: names of files of `dlm/evaluation/scorers`, or
         `package.module:function`; see `dlm.evaluation.scoring`.
       rollouts: dialogues a split replayed live, the model keeping its own history; needs `tools`.
+      users: module of simulated users, see `dlm.dialogue.actions.User`; needs `tools`.
+      simulations: dialogues a split whose goal such a user pursues, the first that have one.
       samples: dialogues shown side by side with the gold ones in the report.
     """
 
@@ -37,6 +39,8 @@ class EvalConfig:
     dialogues: int = 50
     scorers: tuple[str, ...] = ("exact_match", "bleu")
     rollouts: int = 0
+    users: str = ""
+    simulations: int = 0
     samples: int = 2
 
 

@@ -14,7 +14,8 @@ from dlm.dialogue.template import message_text
 from dlm.evaluation.pages import Page, Table, html_page, markdown_page
 from dlm.evaluation.plots import learning_curve
 
-BEFORE, LIVE = "before/", "rollout/"
+BEFORE = "before/"
+LIVE = ("rollout/", "simulated/")
 BESIDE = ("commonest/", "gold/")  # other responses than the model's, scored alike
 SPEED = ("seconds", "tokens_per_second", "supervised_tokens_per_second", "data_wait")
 RUN = tuple(f"train/{what}" for what in SPEED)
@@ -30,7 +31,7 @@ METRICS = (
     "exact_match",
     "bleu",
 )
-NUMBERS = ("loss", "perplexity", "supervised_tokens")  # the others are shares
+NUMBERS = ("loss", "perplexity", "supervised_tokens", "turns")  # the others are shares
 POINTS = ("bleu", "rouge1", "rouge2", "rougeL")  # shares that are written without a percent sign
 SPLITS = ("train", "validation", "test")
 LONGEST_READ = 400
@@ -153,12 +154,12 @@ def _page(report: Report) -> Page:
     """Sorts the flat figures into tables."""
     after = {name: v for name, v in report.figures.items() if not name.startswith(BEFORE)}
     before = {name[len(BEFORE) :]: v for name, v in report.figures.items() if name not in after}
-    apart = (LIVE, *BESIDE)
+    apart = (*LIVE, *BESIDE)
     scored = [n for n in {**before, **after} if not n.startswith(apart) and n not in RUN]
     tables = [_split_table(scored, before, after)]
     tables += [_scope_table(scored, before, after, kind) for kind in ("channel", "task")]
     tables.append(_beside_table(after))
-    live = {name[len(LIVE) :]: v for name, v in after.items() if name.startswith(LIVE)}
+    live = {name: value for name, value in after.items() if name.startswith(LIVE)}
     tables.append(_list_table("Live, on the model's own history", "figure", live))
     run = {name.removeprefix("train/"): after[name] for name in RUN if name in after}
     tables.append(_list_table("The run", "figure", run))

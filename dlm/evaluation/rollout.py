@@ -1,4 +1,8 @@
-"""Live replay: the user is as recorded, the model keeps its own history, its calls are executed."""
+"""Live conversations: a user speaks, the model keeps its own history, its calls are executed.
+
+The user is the one recorded in a dialogue, whatever the model answers, or a simulated one who
+pursues the dialogue's goal and reacts.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,47 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dlm.core.mean import Mean
-from dlm.dialogue.actions import World
-from dlm.dialogue.schema import Dialogue
+from dlm.dialogue.actions import User, World
+from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.template import Template, message_text
 from dlm.generation.engine import Engine, GenerateConfig
 from dlm.manager.actions import execute
 from dlm.manager.conversation import respond, run_batch
-from dlm.manager.events import Called, Conversation, from_dialogue
+from dlm.manager.events import Called, Conversation, from_dialogue, to_dialogue
+
+MAX_TURNS = 30  # of a simulated user
 
 
 @dataclass(frozen=True)
-class Replay:
-    """One replayed dialogue: what was said in it, and whether its world ended as recorded."""
+class Rollout:
+    """One conversation held: what was said, in how many turns, and whether the goal was reached."""
 
     conversation: Conversation
+    turns: int
     success: bool
+
+
+class RecordedUser:
+    """Says what the user of a dialogue said; served where the world ends as recorded.
+
+    Args:
+      dialogue: the recording.
+      open_world: gives a fresh world, in which its calls are executed.
+    """
+
+    def __init__(self, dialogue: Dialogue, open_world: Callable[[Dialogue], World]) -> None:
+        self._texts = [message_text(m) for m in reversed(dialogue.messages) if m.role == "user"]
+        self._end_state = end_state(dialogue, open_world)
+
+    def say(self, heard: Sequence[Message]) -> str | None:
+        """The next recorded message, whatever was heard."""
+        del heard
+        return self._texts.pop() if self._texts else None
+
+    def is_served(self, conversation: Dialogue, world: World) -> bool:
+        """Whether the world is in the state that the recorded calls lead to."""
+        del conversation
+        return world.state() == self._end_state
 
 
 def opening(dialogue: Dialogue) -> Conversation:
@@ -42,26 +72,36 @@ def end_state(dialogue: Dialogue, open_world: Callable[[Dialogue], World]) -> ob
     return world.state()
 
 
-def replay(
+def roll_out(
     dialogues: Sequence[Dialogue],
+    users: Sequence[User],
     open_world: Callable[[Dialogue], World],
     engine: Engine,
     template: Template,
     config: GenerateConfig,
-) -> list[Replay]:
-    """Replays the recorded user turns of all dialogues at once, one batch a round.
+    *,
+    max_turns: int | None = None,
+) -> list[Rollout]:
+    """Holds all conversations at once, one batch a round.
 
-    Success = the world ends in the state that the recorded calls lead to.
+    Args:
+      dialogues: where each conversation begins: its system text, context and tools.
+      users: whoever speaks in each; used up.
+      open_world: gives the fresh world of a dialogue.
+      engine: writes responses.
+      template: of the model.
+      config: how responses are written.
+      max_turns: after so many a user is cut off; None = never.
     """
-    worlds = [open_world(d) for d in dialogues]
-    users = [[message_text(m) for m in d.messages if m.role == "user"] for d in dialogues]
-    conversations = [opening(d) for d in dialogues]
-    for turn in range(max(map(len, users), default=0)):
-        live = [i for i in range(len(dialogues)) if turn < len(users[i])]
+    worlds = [open_world(dialogue) for dialogue in dialogues]
+    conversations = [opening(dialogue) for dialogue in dialogues]
+    spoken = [user.say(()) for user in users]
+    turns = [0] * len(users)
+    while live := [i for i, text in enumerate(spoken) if text is not None]:
         rounds = [
             respond(
                 conversations[i],
-                users[i][turn],
+                spoken[i] or "",
                 worlds[i],
                 template,
                 constrained=config.constrained,
@@ -70,13 +110,25 @@ def replay(
             for i in live
         ]
         for i, conversation in zip(live, run_batch(engine, rounds, config), strict=True):
+            turns[i] += 1
             conversations[i] = conversation
+            over = turns[i] == max_turns
+            spoken[i] = None if over else users[i].say(_heard(conversation))
     return [
-        Replay(conversation, world.state() == end_state(dialogue, open_world))
-        for conversation, world, dialogue in zip(conversations, worlds, dialogues, strict=True)
+        Rollout(conversation, count, user.is_served(to_dialogue(conversation), world))
+        for conversation, count, user, world in zip(
+            conversations, turns, users, worlds, strict=True
+        )
     ]
 
 
-def success(replays: Sequence[Replay]) -> Mean:
-    """Share of replayed dialogues whose world ended as recorded."""
-    return Mean(float(sum(r.success for r in replays)), float(len(replays)))
+def success(rollouts: Sequence[Rollout]) -> Mean:
+    """Share of conversations whose goal was reached."""
+    return Mean(float(sum(rollout.success for rollout in rollouts)), float(len(rollouts)))
+
+
+def _heard(conversation: Conversation) -> tuple[Message, ...]:
+    """What the assistant wrote in the last round."""
+    messages = to_dialogue(conversation).messages
+    last = max(i for i, message in enumerate(messages) if message.role == "user")
+    return tuple(message for message in messages[last:] if message.role == "assistant")

@@ -89,7 +89,7 @@ def test_markdown_shows_before_and_after(workdir):
     assert ["bleu", "", "87.50", "", ""] in rows
     assert ["test", "call", "1.00 % → 100.00 %"] in rows
     assert ["test", "book\\|ing", "→ 0.25"] in rows
-    assert ["test/success", "50.00 %"] in rows
+    assert ["rollout/test/success", "50.00 %"] in rows
     assert ["seconds", "1,140"] in rows
     assert ["test", "bleu", "12.50", "87.50", "100.00"] in rows
     assert ["train", "1,000", "2"] in rows

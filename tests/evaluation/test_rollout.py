@@ -10,7 +10,7 @@ import pytest
 from dlm.core.mean import Mean
 from dlm.dialogue.schema import Dialogue, Message, response_units, turn_of_messages, validate
 from dlm.dialogue.template import Template
-from dlm.evaluation.rollout import Replay, end_state, opening, replay, success
+from dlm.evaluation.rollout import RecordedUser, Rollout, end_state, opening, roll_out, success
 from dlm.generation.engine import Completion, GenerateConfig
 from dlm.manager.events import to_dialogue
 from tests.manager.scripted import Bookings, ScriptedEngine, called, wrote
@@ -58,9 +58,15 @@ def interleaved(scripts: Sequence[Script]) -> list[Sequence[Message]]:
     return order
 
 
+def replay(dialogues, open_world, engine, template, config) -> list[Rollout]:
+    """Live conversations with the recorded users."""
+    users = [RecordedUser(dialogue, open_world) for dialogue in dialogues]
+    return roll_out(dialogues, users, open_world, engine, template, config)
+
+
 def play(
     template: Template, dialogues: Sequence[Dialogue], scripts: Sequence[Script], **settings
-) -> tuple[list[Replay], ScriptedEngine]:
+) -> tuple[list[Rollout], ScriptedEngine]:
     engine = ScriptedEngine(template, interleaved(scripts))
     replays = replay(dialogues, Bookings, engine, template, GenerateConfig(**settings))
     assert engine.responses == []
@@ -183,3 +189,38 @@ def test_an_opening_is_what_stands_before_the_first_turn():
 def test_nothing_to_replay(template):
     assert replay([], Bookings, ScriptedEngine(template, []), template, GenerateConfig()) == []
     assert success([]) == Mean(0.0, 0.0)
+
+
+class Insistent:
+    """Says the same until it hears "Booked.", and is served then."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.heard: list[tuple[str, ...]] = []
+
+    def say(self, heard):
+        self.heard.append(tuple(message.content for message in heard))
+        return None if "Booked." in self.heard[-1] else self.text
+
+    def is_served(self, conversation, world):
+        return world.state() == [["Rome", 4]] and conversation.messages[-1].content == "Booked."
+
+
+def test_a_simulated_user_reacts_to_what_it_hears(template):
+    """It hears what was written since it spoke; its neighbour goes on when it is done."""
+    users = [Insistent("Rome for 4"), Insistent("hello")]
+    booked = [wrote("reply", "Booked.")]
+    call = [called("book", place="Rome", people=4)]
+    script = [call, [wrote("act", "ask"), wrote("reply", "What?")], booked, booked]
+    engine = ScriptedEngine(template, script)
+    held = roll_out([SECOND, TALK], users, Bookings, engine, template, GenerateConfig())
+    assert [(one.turns, one.success) for one in held] == [(1, True), (2, False)]
+    assert users[1].heard == [(), ("ask", "What?"), ("Booked.",)]
+
+
+def test_an_endless_user_is_cut_off(template):
+    engine = ScriptedEngine(template, [[wrote("reply", "What?")]] * 3)
+    (held,) = roll_out(
+        [TALK], [Insistent("hi")], Bookings, engine, template, GenerateConfig(), max_turns=3
+    )
+    assert (held.turns, held.success) == (3, False)
