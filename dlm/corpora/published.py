@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dlm.core.errors import UserError
@@ -38,14 +39,29 @@ def absent(card: Card) -> str:
     return ""
 
 
+@contextmanager
+def reading(where: str | Path, card: Card) -> Iterator[None]:
+    """Reads a record: what one of another shape raises becomes one line.
+
+    Raises:
+      UserError: a field is absent or of another type; names the place.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        problem = f"no field {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{where}: no record of this corpus: {problem}; {card.remedy}") from error
+
+
 def counted(
-    dialogues: Iterable[Dialogue], wanted: tuple[int, int], where: Path, card: Card
+    dialogues: Iterable[Dialogue], wanted: tuple[int, int | None], where: Path, card: Card
 ) -> Iterator[Dialogue]:
     """Gives the dialogues on, and holds them against what was measured on the release.
 
     Args:
       dialogues: those of one split.
-      wanted: how many dialogues, and how many responses (`response_units`) in all of them.
+      wanted: how many dialogues, and how many responses (`response_units`) in all of them; None
+        where the release does not say.
       where: the file or folder, for the message.
       card: the corpus's; its remedy ends the message.
 
@@ -57,8 +73,9 @@ def counted(
         found += 1
         responses += len(response_units(dialogue))
         yield dialogue
-    if (found, responses) != wanted:
+    known = wanted[0], responses if wanted[1] is None else wanted[1]
+    if (found, responses) != known:
         raise UserError(
-            f"{where}: {found} dialogues with {responses} responses, the release has {wanted[0]} "
-            f"with {wanted[1]}; the files are damaged or another version; {card.remedy}"
+            f"{where}: {found} dialogues with {responses} responses, the release has {known[0]} "
+            f"with {known[1]}; the files are damaged or another version; {card.remedy}"
         )

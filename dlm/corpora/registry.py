@@ -16,7 +16,11 @@ from dlm.corpora.overlap import Contents
 from dlm.dialogue.schema import Dialogue, from_json
 
 CORPORA: dict[str, str] = {
+    "api_bank": "dlm.corpora.api_bank",
     "babi_dialog": "dlm.corpora.babi_dialog",
+    "banking77": "dlm.corpora.banking77",
+    "camrest676": "dlm.corpora.camrest676",
+    "clinc150": "dlm.corpora.clinc150",
     "clutrr": "dlm.corpora.clutrr",
     "concierge": "dlm.corpora.concierge.builder",
     "dailydialog": "dlm.corpora.dailydialog",
@@ -29,9 +33,14 @@ CORPORA: dict[str, str] = {
     "meld": "dlm.corpora.meld",
     "mixture": "dlm.corpora.mixture",
     "mts_dialog": "dlm.corpora.mts_dialog",
+    "multiwoz": "dlm.corpora.multiwoz",
     "mutual": "dlm.corpora.mutual",
     "pathquestion": "dlm.corpora.pathquestion",
+    "restaurants8k": "dlm.corpora.restaurants8k",
+    "sgd": "dlm.corpora.sgd",
+    "sgd_head": "dlm.corpora.sgd_head",
     "webnlg2017": "dlm.corpora.webnlg2017",
+    "woz2": "dlm.corpora.woz2",
     "xdailydialog": "dlm.corpora.xdailydialog",
     "xdailydialog_translation": "dlm.corpora.xdailydialog_translation",
 }

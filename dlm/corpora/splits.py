@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
+
+from dlm.dialogue.schema import Dialogue
+from dlm.dialogue.template import message_text
 
 
 def share_of(text: str, seed: int = 0) -> float:
@@ -15,3 +19,23 @@ def split_of(text: str, seed: int = 0) -> str:
     """`train`, `validation` or `test`, eight to one to one."""
     share = share_of(text, seed)
     return "train" if share < 0.8 else "validation" if share < 0.9 else "test"
+
+
+def side(
+    read: Callable[[], Iterable[Dialogue]], share: float, held_out: bool
+) -> Iterator[Dialogue]:
+    """Of dialogues of one user's message the share (0..1) that is held out, or all others.
+
+    The message decides: the same words, whatever their label or context, are on one side. That of
+    the lowest number is held out in any case.
+    """
+    numbers = [share_of(_asked(dialogue)) for dialogue in read()]
+    bound = max(share, min(numbers, default=0))
+    for dialogue, number in zip(read(), numbers, strict=True):
+        if (number <= bound) == held_out:
+            yield dialogue
+
+
+def _asked(dialogue: Dialogue) -> str:
+    [text] = (message_text(message) for message in dialogue.messages if message.role == "user")
+    return text

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from dlm.corpora.splits import share_of, split_of
+import pytest
+
+from dlm.corpora.splits import share_of, side, split_of
+from dlm.dialogue.schema import Dialogue, Message
 
 
 def test_a_text_falls_on_one_side():
@@ -25,3 +28,22 @@ def test_sides_are_eight_to_one_to_one():
 def test_another_seed_is_another_split():
     moved = sum(split_of(f"{n}", 0) != split_of(f"{n}", 1) for n in range(1000))
     assert moved > 200
+
+
+def asked(*texts: str) -> list[Dialogue]:
+    return [
+        Dialogue(str(n), (Message("user", text), Message("assistant", str(n), "intent")))
+        for n, text in enumerate(texts)
+    ]
+
+
+@pytest.mark.parametrize("share", [0.3, 1e-9])
+def test_the_message_says_which_side(share):
+    """Every dialogue is on one side, the same words on the same; no side is without any."""
+    texts = [f"text {n % 20}" for n in range(40)]
+    held, kept = (list(side(lambda: asked(*texts), share, held_out)) for held_out in (True, False))
+    assert sorted(int(d.id) for d in held + kept) == list(range(40))
+    found = [{d.messages[0].content for d in dialogues} for dialogues in (held, kept)]
+    assert found[0].isdisjoint(found[1])
+    wanted = {text for text in texts if share_of(text) <= share} or {min(texts, key=share_of)}
+    assert found[0] == wanted

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,11 @@ import numpy as np
 import pytest
 
 from dlm.corpora import (
+    api_bank,
     babi_dialog,
+    banking77,
+    camrest676,
+    clinc150,
     clutrr,
     dailydialog,
     deal_or_no_deal,
@@ -30,9 +34,14 @@ from dlm.corpora import (
     meld,
     mixture,
     mts_dialog,
+    multiwoz,
     mutual,
     pathquestion,
+    restaurants8k,
+    sgd,
+    sgd_head,
     webnlg2017,
+    woz2,
     xdailydialog,
     xdailydialog_translation,
 )
@@ -72,6 +81,67 @@ def daily(root: Root, _folder: Path) -> list[Dialogue]:
     chats = xdailydialog.read_evaluation(root("xdailydialog"), "en", "test")[: SIZE // 2]
     options = xdailydialog.Options()
     return [view for chat in chats for view in xdailydialog.views(chat, chat.where, options)]
+
+
+def uneven(dialogues: Iterable[Dialogue]) -> list[Dialogue]:
+    """The shortest and the longest of dialogues of one turn, so that a cut leaves some."""
+    ordered = sorted(dialogues, key=lambda d: sum(len(str(m.content)) for m in d.messages))
+    return [*ordered[: SIZE // 2], *ordered[-SIZE // 2 :]]
+
+
+def few(dialogues: Iterable[Dialogue]) -> list[Dialogue]:
+    """Uneven ones of the first."""
+    return uneven(islice(dialogues, 5 * SIZE))
+
+
+def clinc(root: Root, _folder: Path) -> list[Dialogue]:
+    found = clinc150.read_queries(root("clinc150") / "data/data_small.json", "test")
+    return few(islice(found, 0, None, 100))  # of many intents
+
+
+def banking(root: Root, _folder: Path) -> list[Dialogue]:
+    return few(banking77.read_messages(root("banking77") / "banking_data/test.csv", "test"))
+
+
+def restaurants(root: Root, _folder: Path) -> list[Dialogue]:
+    path = root("restaurants8k") / "span_extraction/restaurant8k/train_8.json"
+    return few(restaurants8k.read_messages(path, "train", 32))
+
+
+def woz(root: Root, _folder: Path) -> list[Dialogue]:
+    return few(woz2.read_dialogues(root("woz2") / "data/woz/woz_test_it.json", "test"))
+
+
+def camrest(root: Root, _folder: Path) -> list[Dialogue]:
+    folder = root("camrest676")
+    database = camrest676.Database(camrest676.read_commented(folder / "db/CamRest.json"))
+    records = camrest676.read_commented(folder / "data/CamRest676.json")
+    return few(camrest676.parse_dialogue(record, database) for record in records)
+
+
+def schema_guided(root: Root, _folder: Path) -> list[Dialogue]:
+    return guided(root("sgd"), sgd.parse_dialogue)
+
+
+def schema_guided_head(root: Root, _folder: Path) -> list[Dialogue]:
+    return guided(root("sgd-head-partial"), sgd_head.parse_dialogue)
+
+
+def guided(folder: Path, parse: Callable[..., Dialogue]) -> list[Dialogue]:
+    paths = [folder / "dev/dialogues_001.json"]
+    read = partial(parse, schema=True)
+    return few(sgd.read_dialogues(folder, paths, "validation", read=read))
+
+
+def cambridge(root: Root, _folder: Path) -> list[Dialogue]:
+    return few(multiwoz.read_21(root("multiwoz") / "multiwoz/val.json"))
+
+
+def tools(root: Root, _folder: Path) -> list[Dialogue]:
+    folder = root("api-bank") / "api-bank"
+    paths = [min((folder / level).glob("*.*")) for level in api_bank.LEVELS]
+    found = api_bank.read_dialogues(paths, folder / api_bank.DESCRIPTIONS)
+    return list(islice(found, len(paths)))
 
 
 def own_file(_root: Root, folder: Path) -> list[Dialogue]:
@@ -142,12 +212,6 @@ def first(reader: Callable[..., Iterator[Dialogue]], archive: str, file: str, *o
     return sample
 
 
-def uneven(dialogues: Iterable[Dialogue]) -> list[Dialogue]:
-    """The shortest and the longest of dialogues of one turn, so that a cut leaves some."""
-    ordered = sorted(dialogues, key=lambda d: sum(len(str(m.content)) for m in d.messages))
-    return [*ordered[: SIZE // 2], *ordered[-SIZE // 2 :]]
-
-
 def links(root: Root, _folder: Path) -> list[Dialogue]:
     known = kg_small.read_triples(root("kg-small") / "umls/test.tsv", 661)
     return uneven(kg_small.ask_all(known, "test", known))
@@ -181,7 +245,11 @@ def translated(root: Root, _folder: Path) -> list[Dialogue]:
 
 
 SAMPLES = {
+    "api_bank": tools,
     "babi_dialog": babi,
+    "banking77": banking,
+    "camrest676": camrest,
+    "clinc150": clinc,
     "clutrr": relations,
     "concierge": concierge,
     "dailydialog": official,
@@ -202,9 +270,14 @@ SAMPLES = {
     ),
     "mixture": mixed,
     "mts_dialog": first(mts_dialog.read_split, "mts-dialog", mts_dialog.FILES["test"], "test"),
+    "multiwoz": cambridge,
     "mutual": choices,
     "pathquestion": paths,
+    "restaurants8k": restaurants,
+    "sgd": schema_guided,
+    "sgd_head": schema_guided_head,
     "webnlg2017": facts,
+    "woz2": woz,
     "xdailydialog": daily,
     "xdailydialog_translation": translated,
 }
