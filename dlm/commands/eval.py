@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dlm.commands.measure import Measure
-from dlm.commands.results import write_results
+from dlm.commands.reporting import write_results
 from dlm.commands.setup import Setup, parse_options, read_config, take_flag
 from dlm.commands.train import BEFORE, flat
 from dlm.core.errors import UserError

@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from dlm.commands.build import Training, build, total_updates, training_batches
 from dlm.commands.environment import describe_environment
 from dlm.commands.measure import Measure
-from dlm.commands.results import write_results
+from dlm.commands.reporting import write_results
 from dlm.commands.setup import Options, Setup, parse_options
 from dlm.commands.start import (
     CHECKPOINTS,
