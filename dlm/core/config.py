@@ -215,7 +215,10 @@ def load(
     source, overrides, rest = _sort_out(argv)
     path, _, argument = source.partition(":")
     if source:
-        config = _run_file(Path(path), argument)
+        given = [argument] if argument else []
+        config = run_file(Path(path), "get_config", *given, kind="config file")
+        if not isinstance(config, ConfigDict):
+            raise UserError(f"{path}: get_config() must return a ConfigDict, got {config!r}")
     elif saved is not None:
         config = saved
     else:
@@ -244,19 +247,30 @@ def _sort_out(argv: Sequence[str]) -> tuple[str, dict[str, str], list[str]]:
     return source, overrides, rest
 
 
-def _run_file(path: Path, argument: str) -> ConfigDict:
+def run_file(path: Path, function: str, *args: str, kind: str) -> Any:
+    """Runs a Python file and returns what one of its functions gives.
+
+    Args:
+      path: the file.
+      function: the name that it must define.
+      *args: what the function is called with.
+      kind: what the file is called in messages, for instance "config file".
+
+    Raises:
+      UserError: the file is absent, fails (with its line), or defines no such function.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"config file {path} cannot be read: {error.strerror}") from None
+        raise UserError(f"{kind} {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"config file {path} is not UTF-8 at byte {error.start}") from None
+        raise UserError(f"{kind} {path} is not UTF-8 at byte {error.start}") from None
     names: dict[str, Any] = {"__file__": str(path), "__name__": path.stem}
     try:
         exec(compile(text, str(path), "exec"), names)
-        if "get_config" not in names:
-            raise UserError(f"config file {path} defines no get_config()")
-        config = names["get_config"](*([argument] if argument else []))
+        if function not in names:
+            raise UserError(f"{kind} {path} defines no {function}()")
+        return names[function](*args)
     except UserError:
         raise
     except SyntaxError as error:
@@ -266,9 +280,6 @@ def _run_file(path: Path, argument: str) -> ConfigDict:
         line = f":{frames[-1].lineno}" if frames else ""
         message = " ".join(str(error.args[0] if error.args else error).split())
         raise UserError(f"{path}{line}: {type(error).__name__}: {message}") from None
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"{path}: get_config() must return a ConfigDict, got {config!r}")
-    return config
 
 
 def _override(config: ConfigDict, key: str, flag: str) -> None:
