@@ -89,6 +89,23 @@ def told_apart(result: jax.Array | Parts) -> Parts:
     return result if isinstance(result, Parts) else Parts(result, {})
 
 
+class SequenceAux(NamedTuple):
+    """Arrays beside the log probabilities of the U segments of a row, which holds whole groups.
+
+    Attributes:
+      pair_ids: [U] int32, equal for the endings of one history; -1 where there is no segment.
+      chosen: [U] bool, the ending that is preferred, one of each group.
+      lengths: [U] float32, supervised targets.
+      reference_log_probs: [U] float32, log probabilities under the model that training began with;
+        None unless the loss is declared to need the `reference`.
+    """
+
+    pair_ids: jax.Array
+    chosen: jax.Array
+    lengths: jax.Array
+    reference_log_probs: jax.Array | None = None
+
+
 class Context(NamedTuple):
     """What an objective knows beside parameters and batch.
 
@@ -187,6 +204,35 @@ def asks_for_previous(loss: TokenLoss) -> bool:
     function, hyper = _unbound(loss)
     when = getattr(function, "reads_previous", None)
     return when is not None and when(**hyper)
+
+
+def needs(*what: str) -> Callable[[Loss], Loss]:
+    """Declares what a sequence loss needs.
+
+    Args:
+      what: "pairs" = groups of two endings, no more; "reference" = `reference_log_probs`, which are
+        made for those that need them alone.
+    """
+
+    def declare(loss: Loss) -> Loss:
+        setattr(loss, "needs", what)  # noqa: B010  (as in `covers`)
+        return loss
+
+    return declare
+
+
+def compares_pairs(loss: Callable[..., Any]) -> bool:
+    """Whether a sequence loss, bound or not, is one of pairs."""
+    return "pairs" in _needs(loss)
+
+
+def reads_reference(loss: Callable[..., Any]) -> bool:
+    """Whether a loss, bound or not, reads `reference_log_probs`."""
+    return "reference" in _needs(loss)
+
+
+def _needs(loss: Callable[..., Any]) -> tuple[str, ...]:
+    return getattr(loss.func if isinstance(loss, partial) else loss, "needs", ())
 
 
 def supervised_weights(loss: TokenLoss, targets: jax.Array, weights: jax.Array) -> jax.Array:

@@ -27,6 +27,7 @@ from dlm.losses.api import (
     supervised_weights,
 )
 from dlm.losses.head import Other, linear_total
+from dlm.losses.sequence import sequence_terms
 from dlm.losses.sweep import TokenScores
 from dlm.models.decoder import Model
 from dlm.models.vocabulary import Kernel
@@ -54,18 +55,20 @@ def make_objective(
         channel:NAME/token_accuracy    the same on the channel
         term:NAME/loss       sum_i s_i l_i of what the loss tells apart, over its own sum s_i
 
+    A sequence loss gives the terms of `sequence.sequence_terms`.
+
     Only `loss` is differentiable. Every count depends on the batch alone, so that a step may add
     the counts of all micro-batches before it differentiates the first.
 
     Args:
-      loss_fn: a token loss or an objective, its hyper-parameters bound.
+      loss_fn: a loss of any level, its hyper-parameters bound.
       model: gives hidden states and the head's kernel.
       normaliser: what the mean is over, see `normalise`.
       chunk: positions whose logits exist at once.
       train: dropout on, drawn from `context.key`.
 
     Raises:
-      UserError: an unknown normaliser, a negative chunk, or a loss that needs pairs of endings.
+      UserError: an unknown normaliser, a negative chunk, or a normaliser for a sequence loss.
     """
     if normaliser not in NORMALISERS:
         raise UserError(f"loss.normaliser={normaliser!r}: choose one of {', '.join(NORMALISERS)}")
@@ -76,10 +79,10 @@ def make_objective(
         offered = dict(zip(SUPPLIED, (model, normaliser, chunk, train), strict=True))
         asked = inspect.signature(loss_fn).parameters
         return partial(loss_fn, **{name: offered[name] for name in SUPPLIED if name in asked})
-    if kind == "sequence":
+    if kind == "sequence" and normaliser != "token":
         raise UserError(
-            f"loss {loss_name(loss_fn)!r} scores whole endings, and these batches hold no pairs of "
-            "them; use a token loss or an objective"
+            f"loss.normaliser={normaliser!r}: loss {loss_name(loss_fn)!r} is one of whole endings "
+            "and weighs them itself; leave it at 'token'"
         )
 
     def objective(params: Any, batch: Batch, context: Context) -> Terms:
@@ -88,6 +91,8 @@ def make_objective(
             params, batch.tokens, batch.positions, batch.segment_ids, dropout_keys=keys
         )
         kernel = model.head_kernel(params)
+        if kind == "sequence":
+            return sequence_terms(loss_fn, kernel, hidden, batch, chunk=chunk)
         return token_terms(loss_fn, kernel, hidden, batch, normaliser=normaliser, chunk=chunk)
 
     return objective

@@ -235,7 +235,7 @@ def test_an_objective_is_given_what_it_names():
     [
         ({"normaliser": "tokens"}, "loss.normaliser='tokens': choose one of token, turn"),
         ({"chunk": -1}, "loss.chunk=-1"),
-        ({"loss": lambda log_probs, aux: log_probs}, "scores whole endings"),
+        ({"loss": lambda log_probs, aux: log_probs}, "and these batches hold one of each only"),
     ],
 )
 def test_mistakes_are_told(options, message):

@@ -17,6 +17,7 @@ import numpy as np
 from dlm.core.paths import flatten
 from dlm.data.batch import Batch, empty_batch
 from dlm.losses.cross_entropy import cross_entropy
+from dlm.losses.dpo import dpo
 from dlm.losses.objective import make_objective
 from dlm.models.config import ModelConfig
 from dlm.models.decoder import Model
@@ -30,13 +31,18 @@ SGD = OptimizerConfig("sgd", 0.3, schedule="constant", weight_decay=0.01, clip_n
 ADAMW = OptimizerConfig("adamw", 0.01, warmup=5, clip_norm=1.0)
 
 
-def make_batch(step: int) -> Batch:
+def make_batch(step: int, pairs: bool = False) -> Batch:
     random = np.random.default_rng(step)
     where = np.tile(np.arange(LENGTH, dtype=np.int32), (ROWS, 1))
     border = random.integers(5, 15, (ROWS, 1))
     second = where >= border
     counts = np.roll(COUNTS, step)[:, None]
-    return empty_batch(ROWS, LENGTH, 2)._replace(
+    batch = empty_batch(ROWS, LENGTH, 2, pairs=pairs, reference=pairs)
+    if pairs:
+        batch.pair_ids[:] = 10 * step + np.arange(ROWS)[:, None]
+        batch.chosen[:, step % 2] = True
+        batch.reference_log_probs[:] = -random.integers(1, 50, (ROWS, 2))
+    return batch._replace(
         tokens=random.integers(0, VOCAB, where.shape).astype(np.int32),
         targets=random.integers(0, VOCAB, where.shape).astype(np.int32),
         loss_weights=((where < counts) * random.choice([0.5, 1, 2], where.shape)).astype(
@@ -68,7 +74,9 @@ def main(case: dict[str, Any]) -> None:
     trainable = resolve_trainable(((r"layers/0/mlp/.*", False), (r".*", True)), shapes)
     chosen = ADAMW if case.get("optimizer") == "adamw" else SGD
     optimizer = make_optimizer(chosen, case["updates"], shapes)
-    plain = make_objective(cross_entropy, model, normaliser="token", chunk=5, train=True)
+    pairs = case.get("loss") == "dpo"
+    loss = dpo if pairs else cross_entropy
+    plain = make_objective(loss, model, normaliser="token", chunk=5, train=True)
     calls = []
 
     def objective(*args: Any) -> Any:
@@ -106,7 +114,7 @@ def main(case: dict[str, Any]) -> None:
 
     losses, calls_of_one = [], 0
     for number in range(case["updates"]):
-        state, metrics = step(state, place(make_batch(number)))
+        state, metrics = step(state, place(make_batch(number, pairs)))
         total, count = (np.asarray(jax.device_get(x)).ravel()[0] for x in metrics.terms["loss"])
         losses.append(float(total / count))
         calls_of_one = calls_of_one or len(calls)

@@ -98,6 +98,15 @@ def test_two_processes_are_one_device():
     assert_same(got, one_device(True, 50, "adamw"), 1e-9)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [[8, 1, 1], [2, 2, 2], "pmap"], ids=str)
+def test_a_sequence_loss_is_the_same_on_every_mesh(mesh):
+    """DPO: a pair lies in one row, so no device needs another's log probabilities."""
+    case = {"updates": 12, "optimizer": "adamw", "loss": "dpo"}
+    got = outcome(start(8, True, mesh=mesh, **case))
+    assert_same(got, outcome(start(8, True, mesh=None, **case)), 1e-9)
+
+
 def test_one_device_needs_no_config():
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     assert dict(mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1}
