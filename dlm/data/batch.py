@@ -33,8 +33,8 @@ class Batch(NamedTuple):
       turn_ids: [B, T] int32, turn of `targets` in the original dialogue; -1 none.
       dialogue_ids: [B, U] int32, index into the corpus; -1 none.
       task_ids: [B, U] int32; -1 none.
-      pair_ids: [B, U] int32, the group of endings that the segment belongs to, which share a row;
-        -1 none. None, as the next two, where no endings are compared.
+      pair_ids: [B, U] int32, which group of endings of its row the segment belongs to; -1 none.
+        None, as the next two, where no endings are compared.
       chosen: [B, U] bool, the ending that is preferred, one of each group.
       reference_log_probs: [B, U] float32, log probability of the segment's supervised targets under
         the model that training began with; None where no loss reads it.
@@ -129,8 +129,6 @@ def _check_groups(ids: np.ndarray, chosen: np.ndarray, present: np.ndarray) -> N
     _require("pair_ids", (ids >= 0) == present, "an id for each segment")
     _require("pair_ids", (same.sum(2) > 1) | ~present, "another ending beside it")
     _require("chosen", ((same & chosen[:, None]).sum(2) == 1) | ~present, "one of a group")
-    found, times = np.unique(np.concatenate([np.unique(row) for row in ids]), return_counts=True)
-    _require("pair_ids", ~np.isin(ids, found[times > 1]) | ~present, "a group in one row")
 
 
 def _require(name: str, holds: np.ndarray, wanted: str) -> None:

@@ -234,7 +234,9 @@ class Batches:
         batch.dialogue_ids[row, segment] = pieces.dialogue_index[piece]
         batch.task_ids[row, segment] = pieces.task_id[piece]
         if pieces.grouped:
-            batch.pair_ids[row, segment] = pieces.dialogue_index[piece]
+            begins = piece == 0 or np.diff(pieces.dialogue_index[piece - 1 : piece + 1])[0] != 0
+            before = batch.pair_ids[row, segment - 1] if segment else -1
+            batch.pair_ids[row, segment] = before + begins
             batch.chosen[row, segment] = ENDINGS[pieces.ending[piece]] in PREFERRED
         if self._reference is not None:
             batch.reference_log_probs[row, segment] = self._reference[piece]

@@ -93,7 +93,7 @@ class SequenceAux(NamedTuple):
     """Arrays beside the log probabilities of the U segments of a row, which holds whole groups.
 
     Attributes:
-      pair_ids: [U] int32, equal for the endings of one history; -1 where there is no segment.
+      pair_ids: [U] int32, equal for the endings of one group; -1 where there is no segment.
       chosen: [U] bool, the ending that is preferred, one of each group.
       lengths: [U] float32, supervised targets.
       reference_log_probs: [U] float32, log probabilities under the model that training began with;
