@@ -37,8 +37,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.epochs = 20.0
     config.train.eval_every = 200
     config.train.patience = 3
-    config.train.metric = "validation/joint_goal_accuracy"
+    config.train.metric = "validation/state_accuracy"
     config.eval.splits = ("validation", "test")
-    config.eval.scorers = ("joint_goal_accuracy", "slot_f1", "call_match", "bleu")
+    config.eval.scorers = ("joint_goal_accuracy", "slot_f1", "call_match", "inform_success", "bleu")
     config.eval.dialogues = 20
+    config.eval.users = "dlm.corpora.camrest676_user"
+    config.eval.simulations = 20
     return config

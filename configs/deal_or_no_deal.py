@@ -36,5 +36,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.patience = 3
     config.eval.splits = ("validation", "test")
     config.eval.dialogues = 50
-    config.eval.scorers = ("exact_match", "bleu", "distinct")
+    config.eval.scorers = ("exact_match", "act_f1", "bleu", "distinct")
     return config

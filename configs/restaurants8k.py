@@ -38,7 +38,7 @@ def get_config(arg: str = "train=0") -> ConfigDict:
     config.train.epochs = 10.0
     config.train.eval_every = 200
     config.train.patience = 5
-    config.train.metric = "validation/joint_goal_accuracy"
+    config.train.metric = "validation/state_accuracy"
     config.eval.splits = ("test",)
     config.eval.scorers = ("slot_f1", "joint_goal_accuracy")
     config.eval.dialogues = 20

@@ -39,7 +39,7 @@ def get_config(arg: str = "schema=0") -> ConfigDict:
     config.train.epochs = 1.0
     config.train.eval_every = 500
     config.train.patience = 3
-    config.train.metric = "validation/joint_goal_accuracy"
+    config.train.metric = "validation/state_accuracy"
     config.eval.splits = ("validation", "test")
     config.eval.scorers = ("intent_accuracy", "joint_goal_accuracy", "slot_f1", "act_f1", "bleu")
     config.eval.dialogues = 20

@@ -37,7 +37,7 @@ def get_config(arg: str = "language=en") -> ConfigDict:
     config.train.epochs = 20.0
     config.train.eval_every = 200
     config.train.patience = 3
-    config.train.metric = "validation/joint_goal_accuracy"
+    config.train.metric = "validation/state_accuracy"
     config.eval.splits = ("validation", "test")
     config.eval.scorers = ("joint_goal_accuracy", "slot_f1", "act_f1", "bleu")
     config.eval.dialogues = 20

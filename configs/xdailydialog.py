@@ -39,4 +39,5 @@ def get_config(arg: str = "language=en") -> ConfigDict:
     config.train.patience = 3
     config.eval.splits = ("validation", "test")
     config.eval.dialogues = 20
+    config.eval.scorers = ("bleu", "distinct", "act_f1")
     return config

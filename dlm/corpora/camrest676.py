@@ -129,13 +129,17 @@ class Database:
 
     Args:
       records: one a restaurant, as published.
+
+    Attributes:
+      restaurants: field -> value of each, in the order of the records.
+      tools: `find`.
     """
 
     def __init__(self, records: Iterable[Mapping[str, str]]):
-        self._restaurants = [
+        self.restaurants = [
             {field: record[field] for field in FIELDS if field in record} for record in records
         ]
-        values = {slot: {r[slot] for r in self._restaurants if slot in r} for slot in SLOTS}
+        values = {slot: {r[slot] for r in self.restaurants if slot in r} for slot in SLOTS}
         properties = {slot: {"type": "string", "enum": sorted(values[slot])} for slot in SLOTS}
         properties["food"] = {"type": "string"}  # users ask for more than there is
         self.tools = {
@@ -149,7 +153,7 @@ class Database:
 
     def find(self, **constraints: str) -> str:
         """How many restaurants have all these values, and the first of them, one a line."""
-        found = [r for r in self._restaurants if constraints.items() <= r.items()]
+        found = [r for r in self.restaurants if constraints.items() <= r.items()]
         return "\n".join([f"{len(found)} found", *map(spell_state, found[:SHOWN])])
 
     def state(self) -> object:
