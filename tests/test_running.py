@@ -9,6 +9,7 @@ import pytest
 
 import run
 from dlm.commands.settings import base
+from dlm.losses.api import LEVELS
 
 ROOT = Path(run.__file__).parent
 PAGE = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
@@ -41,3 +42,17 @@ def test_every_command_and_setting_exists():
         assert name in config[section], f"{section}.{name}"
     for path in re.findall(r"--config=(\S+)", PAGE):
         assert (ROOT / path).is_file(), path
+
+
+def test_every_loss_has_a_row():
+    """docs/losses.md lists each file of dlm/losses that holds a loss, and nothing else."""
+    text = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `(\w+)` \|", text.partition("\n## ")[0], re.MULTILINE))
+    names = {path.stem for path in (ROOT / "dlm" / "losses").glob("[a-z]*.py")}
+    texts = {n: (ROOT / "dlm" / "losses" / f"{n}.py").read_text(encoding="utf-8") for n in names}
+    assert rows == {name for name in names if _is_loss(name, texts[name])}
+
+
+def _is_loss(name: str, source: str) -> bool:
+    pattern = rf"^def {name}\(\s*(?:{'|'.join(LEVELS)})\b"
+    return re.search(pattern, source, re.MULTILINE) is not None

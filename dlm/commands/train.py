@@ -135,6 +135,7 @@ def _train(setup: Setup, mesh: Mesh, logs: Path) -> dict[str, float]:
                 evaluate=evaluate,
                 checkpoints=checkpoints,
                 log=log,
+                loss=settings.loss.name,
                 place=training.place,
             )
         best, params = checkpoints.best_good(), state.params

@@ -132,6 +132,7 @@ def run(
     evaluate: Callable[[Any], Mapping[str, float]],
     checkpoints: Checkpoints,
     log: MetricsLog,
+    loss: str,
     place: Callable[[Any], Any] = jax.device_put,
 ) -> State:
     """Trains until `total_updates`, patience or a signal ends it; the loop of every run.
@@ -151,6 +152,7 @@ def run(
       evaluate: parameters -> figures by name, `config.metric` among them.
       checkpoints: where to save.
       log: where figures go.
+      loss: its name, for messages.
       place: puts a batch of host arrays onto the devices.
 
     Returns:
@@ -186,7 +188,7 @@ def run(
                 read, read_batch, at = pending.popleft()
                 measured, window = jax.device_get(read), tracker.window
                 updates -= not window.add(measured)
-                if line := _refused(measured, read_batch, at, config, tracker, log):
+                if line := _refused(measured, read_batch, at, config, tracker, log, loss):
                     progress.say(line)
                 if window.empty == window.steps >= MAX_EMPTY:
                     raise UserError(
@@ -229,6 +231,7 @@ def _refused(
     config: TrainConfig,
     tracker: Tracker,
     log: MetricsLog,
+    loss: str,
 ) -> str:
     """The line on a step that was not finite, "" where it was; keeps the step's batch.
 
@@ -240,7 +243,8 @@ def _refused(
         tracker.nonfinite = 0
         return ""
     tracker.nonfinite += 1
-    line = describe_nonfinite(parts, batch, step, keep_batch(log.path.parent, batch, step))
+    path = keep_batch(log.path.parent, batch, step)
+    line = describe_nonfinite(parts, batch, step, path, loss)
     if config.nonfinite == "raise":
         raise UserError(line)
     if tracker.nonfinite >= config.max_nonfinite:

@@ -114,9 +114,9 @@ def keep_batch(folder: Path, batch: Any, step: int) -> Path:
     return path
 
 
-def describe_nonfinite(parts: Sequence[str], batch: Any, step: int, path: Path) -> str:
+def describe_nonfinite(parts: Sequence[str], batch: Any, step: int, path: Path, loss: str) -> str:
     """One line on a step that was refused: what was not finite, its dialogues, and a remedy."""
-    what = "the loss" if parts[0] == LOSS else f"the gradient of {parts[0]}"
+    what = f"the loss {loss}" if parts[0] == LOSS else f"the gradient of {parts[0]}"
     dialogues = sorted(set(np.asarray(batch.dialogue_ids).ravel().tolist()) - {-1})
     return (
         f"step {step}: {what} is not finite ({len(parts)} parts in all); nothing was updated; its "

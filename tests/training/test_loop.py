@@ -246,7 +246,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path):
     with pytest.raises(UserError) as caught:
         train(tmp_path, Numbered(poisoned=[6]), replace(CONFIG, log_every=1), total=20, step=spy)
     message = str(caught.value)
-    assert message.startswith("step 7: the loss is not finite (2 parts in all)")
+    assert message.startswith("step 7: the loss bigram is not finite (2 parts in all)")
     with np.load(tmp_path / "bad_7.npz") as kept:
         assert kept["tokens"][0, 0] == POISON
     assert message.endswith("dialogues [60, 61, 62, 63]")

@@ -109,12 +109,12 @@ def test_what_was_not_finite_is_told_in_one_line(tmp_path):
     parts = nonfinite_parts(measure(loss=(np.nan, 2), bad="cb"))
     assert parts == ["b", "c"]
     path = keep_batch(tmp_path, batch, 2)
-    assert describe_nonfinite(parts, batch, 2, path) == (
+    assert describe_nonfinite(parts, batch, 2, path, "mine") == (
         "step 2: the gradient of b is not finite (2 parts in all); nothing was updated; its batch "
         f"is in {tmp_path}/bad_2.npz; lower optimizer.learning_rate or look at dialogues [3, 7]"
     )
-    assert "step 2: the loss is not finite (3 parts" in describe_nonfinite(
-        nonfinite_parts(measure(loss=(np.nan, 2), bad=("b", "a", LOSS))), batch, 2, path
+    assert "step 2: the loss mine is not finite (3 parts" in describe_nonfinite(
+        nonfinite_parts(measure(loss=(np.nan, 2), bad=("b", "a", LOSS))), batch, 2, path, "mine"
     )
     with np.load(path) as kept:
         assert set(kept) == {name for name, x in batch._asdict().items() if x is not None}

@@ -187,6 +187,7 @@ def train(
                 evaluate=evaluate,
                 checkpoints=checkpoints,
                 log=log,
+                loss="bigram",
             )
     return state, tracker
 
