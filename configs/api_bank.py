@@ -20,14 +20,14 @@ def get_config(arg: str = "") -> ConfigDict:
     """It takes no argument."""
     config = base()
     config.data.name = "api_bank"
-    config.data.length = 2048
-    config.data.rows = 2
+    config.data.length = 3072
+    config.data.rows = 1
     config.tokenizer.vocab_size = 2048
 
     config.model.num_layers = 3
     config.model.width = 128
     config.model.num_heads = 4
-    config.model.max_length = 2048
+    config.model.max_length = 3072
 
     config.train.epochs = 1.0
     config.eval.splits = ("test",)

@@ -5,7 +5,7 @@
 
 Data: data/woz of the release under $DLM_DATA_DIR/woz2. Hardware: two CPU cores. Time: not measured
 yet. Expected: not measured yet; of the published trackers NBT has a joint goal accuracy of .844 and
-BERT .905 on English (`test/joint_goal_accuracy` counts a state as right if all of it is).
+BERT .905 on English.
 """
 
 from __future__ import annotations

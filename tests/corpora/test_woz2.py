@@ -34,9 +34,16 @@ TURNS = [
     {
         "system_transcript": "It is 1234.",
         "system_acts": [],
+        "transcript": "And the postcode?",
+        "turn_label": [["request", "postcode"]],
+        "belief_state": [{"act": "inform", "slots": [["food", "dontcare"]]}],
+    },
+    {
+        "system_transcript": "CB1.",
+        "system_acts": [],
         "transcript": "Bye",
         "turn_label": [],
-        "belief_state": [{"act": "inform", "slots": [["food", "dontcare"]]}],
+        "belief_state": [],
     },
 ]
 
@@ -59,9 +66,13 @@ def test_a_dialogue_by_hand():
             said("intent", "inform; request(address, phone)"),
             said("state", "food=dontcare; price range=cheap"),
             said("reply", "It is 1234."),
+            Message("user", "And the postcode?"),
+            said("intent", "request(postcode)"),
+            said("state", "food=dontcare"),
+            said("reply", "CB1."),
             Message("user", "Bye"),
             said("intent", ""),
-            said("state", "food=dontcare"),
+            said("state", ""),
         ),
     )
 
