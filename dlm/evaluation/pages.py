@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -34,10 +37,10 @@ class Page:
 
 def markdown_page(page: Page, picture: str) -> str:
     """The page as Markdown; `picture` is a path relative to it, or empty."""
-    lines = [f"# {_cell(page.title)}", ""]
+    lines = [f"# {markdown_text(page.title)}", ""]
     for table in page.tables[:1]:
         lines += _markdown_table(table)
-    lines += [f"- {_cell(note)}" for note in page.notes] + [""]
+    lines += [f"- {markdown_text(note)}" for note in page.notes] + [""]
     if picture:
         lines += ["## Learning curve", "", f"![loss against updates]({picture})", ""]
     for table in page.tables[1:]:
@@ -60,11 +63,11 @@ def _marked(row: tuple[str, ...]) -> tuple[str, ...]:
 
 def _markdown_table(table: Table, level: int = 2) -> list[str]:
     rows = [table.header, ("---",) * len(table.header), *table.rows]
-    lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
-    return [f"{'#' * level} {_cell(table.title)}", "", *lines, ""]
+    lines = ["| " + " | ".join(map(markdown_text, row)) + " |" for row in rows]
+    return [f"{'#' * level} {markdown_text(table.title)}", "", *lines, ""]
 
 
-def _cell(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     text = re.sub(r"([\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
     return escape(text, quote=False).replace("\n", "<br>")
@@ -112,13 +115,29 @@ def html_page(page: Page, picture: str) -> str:
         parts.append("<h2>Dialogues, side by side</h2>")
     parts += map(_html_sample, page.samples)
     parts.append(f"<h2>Next</h2>\n<pre>{escape(page.next_command)}</pre>")
+    return html_document(page.title, parts)
+
+
+def html_document(title: str, parts: Sequence[str], *, style: str = "", script: str = "") -> str:
+    """An HTML file that fetches nothing and runs no script but its own.
+
+    Args:
+      title: text.
+      parts: markup of the body.
+      style: rules beside `STYLE`.
+      script: its only one; the page's policy names it by its digest.
+    """
+    policy, tail = POLICY, ""
+    if script:
+        hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy, tail = f"{POLICY}; script-src 'sha256-{hashed}'", f"<script>{script}</script>\n"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        f"<title>{escape(page.title)}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n<main>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{STYLE}\n{style}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(parts)
-        + "\n</main>\n</body>\n</html>\n"
+        + f"\n</main>\n{tail}</body>\n</html>\n"
     )
 
 

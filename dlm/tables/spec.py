@@ -170,6 +170,7 @@ class Table:
       published: rows of others.
       quick: overrides of all runs for a version of minutes over the same path.
       quick_seeds: its seeds.
+      tradeoff: the titles of two columns that are drawn against each other; () = none are.
     """
 
     title: str
@@ -181,6 +182,7 @@ class Table:
     published: tuple[Published, ...] = ()
     quick: Mapping[str, Any] = field(default_factory=dict)
     quick_seeds: tuple[int, ...] = (0,)
+    tradeoff: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         tasks = _names("tasks", [task.name for task in self.tasks])
@@ -207,6 +209,10 @@ class Table:
                         f"{title!r}; a cell has one verdict"
                     )
         _check_overrides("quick", self.quick)
+        for title in self.tradeoff:
+            _known(title, titles, "tradeoff: column")
+        if len(self.tradeoff) not in (0, 2):
+            raise UserError(f"tradeoff: {len(self.tradeoff)} columns; give two, or none")
 
     def base_of(self, variant: Variant) -> Variant | None:
         """The row that a row is compared with; None for one that is its own base."""
