@@ -18,15 +18,15 @@ def get_config(arg: str = "") -> ConfigDict:
     """It takes no argument."""
     config = base()
     config.data.name = "dream"
-    config.data.length = 768
-    config.data.rows = 4
+    config.data.length = 2048
+    config.data.rows = 2
     config.tokenizer.vocab_size = 4096
 
     config.model.num_layers = 3
     config.model.width = 128
     config.model.num_heads = 4
     config.model.init_stddev = 0.06
-    config.model.max_length = 768
+    config.model.max_length = 2048
     config.model.dropout = 0.1
 
     config.optimizer.learning_rate = 2e-3

@@ -19,15 +19,15 @@ def get_config(arg: str = "") -> ConfigDict:
     """It takes no argument."""
     config = base()
     config.data.name = "webnlg2017"
-    config.data.length = 256
-    config.data.rows = 16
+    config.data.length = 512
+    config.data.rows = 8
     config.tokenizer.vocab_size = 4096
 
     config.model.num_layers = 3
     config.model.width = 128
     config.model.num_heads = 4
     config.model.init_stddev = 0.06
-    config.model.max_length = 256
+    config.model.max_length = 512
     config.model.dropout = 0.1
 
     config.optimizer.learning_rate = 2e-3

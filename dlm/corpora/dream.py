@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from dlm.core.config import parse
-from dlm.core.errors import UserError
 from dlm.core.files import read_json
-from dlm.corpora.published import find_files, root_of
+from dlm.corpora.published import find_files, reading, root_of
 from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tables import check_counts, reader_digest
 from dlm.corpora.tfds_store import build
@@ -87,17 +86,15 @@ def read_split(path: Path, split: str) -> Iterator[Dialogue]:
     """
     records, questions = read_json(path), 0
     for number, record in enumerate(records):
-        where = f"{path}: record {number}"
-        try:
+        with reading(f"{path}: record {number}", CARD):
             utterances, asked, name = record
             conversation = Message("context", "\n".join(utterances))
-            for index, question in enumerate(asked):
-                yield _dialogue(conversation, question, f"{split}-{name}-{index}")
-                questions += 1
-        except (TypeError, KeyError, ValueError) as error:
-            raise UserError(
-                f"{where}: no [utterances, [question, choice and answer], id]: {error!r}"
-            ) from None
+            dialogues = [
+                _dialogue(conversation, question, f"{split}-{name}-{index}")
+                for index, question in enumerate(asked)
+            ]
+        questions += len(dialogues)
+        yield from dialogues
     found = {"conversations": len(records), "questions": questions}
     check_counts(path, found, COUNTS[split], CARD)
 

@@ -28,9 +28,8 @@ from statistics import mode
 from typing import Any
 
 from dlm.core.config import parse
-from dlm.core.errors import UserError
 from dlm.core.files import read_json
-from dlm.corpora.published import find_files, root_of
+from dlm.corpora.published import find_files, reading, root_of
 from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tables import reader_digest
 from dlm.corpora.tfds_store import build
@@ -114,10 +113,9 @@ def read_files(paths: Iterable[Path]) -> Iterator[Dialogue]:
     """
     for path in paths:
         record = read_json(path)
-        try:
-            yield parse_record(record)
-        except (TypeError, KeyError, ValueError) as error:
-            raise UserError(f"{path}: no answers, options, article and id: {error}") from None
+        with reading(path, CARD):
+            dialogue = parse_record(record)
+        yield dialogue
 
 
 def parse_record(record: Mapping[str, Any]) -> Dialogue:

@@ -80,7 +80,7 @@ def test_a_withheld_answer_leaves_nothing_to_learn():
 def test_mistakes_are_told(tmp_path, bad, message):
     path = tmp_path / "train_1.txt"
     path.write_text(json.dumps(bad))
-    with pytest.raises(UserError, match=rf"train_1\.txt: no answers, options.*{message}"):
+    with pytest.raises(UserError, match=rf"train_1\.txt: no record of this corpus: .*{message}"):
         list(mutual.read_files([path]))
 
 
