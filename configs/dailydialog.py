@@ -38,5 +38,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.patience = 3
     config.eval.splits = ("validation", "test")
     config.eval.dialogues = 20
-    config.eval.scorers = ("bleu", "distinct")
+    config.eval.scorers = ("act_f1", "bleu", "distinct")
     return config

@@ -38,5 +38,5 @@ def get_config(arg: str = "set=meld") -> ConfigDict:
     config.train.patience = 3
     config.eval.splits = ("validation", "test")
     config.eval.dialogues = 50
-    config.eval.scorers = ("joint_goal_accuracy", "slot_f1")
+    config.eval.scorers = ("emotion_f1",)
     return config

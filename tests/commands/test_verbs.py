@@ -14,6 +14,7 @@ import run
 from dlm.commands.generate import failure
 from dlm.commands.settings import Settings
 from dlm.commands.train import remarks
+from dlm.corpora import dailydialog
 from dlm.data.block import Counts
 from dlm.dialogue.readers import read
 
@@ -216,6 +217,30 @@ def test_data_shows_what_the_model_sees(folder, capsys):
     page = (folder / "shown" / "audit.html").read_text(encoding="utf-8")
     assert "weight 1, channel reply, turn 0, segment 1" in page
     assert not (folder / "shown" / "config.json").exists()
+
+
+def test_data_shows_the_first_split_of_what_has_no_training(tmp_path, monkeypatch, capsys):
+    """Its tokenizer is of that split, too; training is refused by name."""
+    for split, names in dailydialog.FILES.items():
+        monkeypatch.setitem(dailydialog.COUNTS, split, {"dialogues": 1, "utterances": 2})
+        for name, text in zip(
+            names, ("Hi . __eou__ Bye . __eou__\n", "1 1\n", "0 0\n"), strict=True
+        ):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text)
+    config = {
+        "data.options": {"path": str(tmp_path)},
+        "data.cache_dir": tmp_path / "cache",
+        "tokenizer.vocab_size": 300,
+    }
+    words = [f"--config={CONFIGS / 'dailydialog.py'}", f"--workdir={tmp_path / 'run'}"]
+    words += [f"--config.{name}={value}" for name, value in config.items()]
+    assert run.guarded(["data", *words]) == 0
+    told = capsys.readouterr().out
+    assert "lengths of validation" in told
+    assert "[[<|reply|>Bye.<|end|>]]" in told
+    assert run.guarded(["train", *words]) == 2
+    assert "dailydialog has no split 'train'; it has validation, test" in capsys.readouterr().err
 
 
 def test_data_lists_all_corpora(tmp_path, monkeypatch, capsys):

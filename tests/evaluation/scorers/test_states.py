@@ -8,6 +8,7 @@ from sklearn.metrics import f1_score
 from dlm.dialogue.schema import Message
 from dlm.evaluation.predict import Prediction
 from dlm.evaluation.scorers.act_f1 import act_f1
+from dlm.evaluation.scorers.emotion_f1 import emotion_f1
 from dlm.evaluation.scorers.joint_goal_accuracy import joint_goal_accuracy
 from dlm.evaluation.scorers.slot_f1 import slot_f1
 from dlm.evaluation.scoring import Example, gold
@@ -101,3 +102,17 @@ def test_gold_scores_one_and_chat_nothing():
         assert set(figures(scorer, gold([talk])).values()) == {1.0}
         assert figures(scorer, [replies(("hi", "hi"))]) == {}
     assert figures(act_f1, [replies(("hi", "hi"))]) == {}
+
+
+def test_emotions_are_weighted_by_how_often_they_are_felt():
+    """By hand: joy 2 gold, 3 written, 1 right: F1 2/5; sad 2, 1, 1: 2/3; fear 1, 0, 0: 0."""
+    labels = [("joy", "joy"), ("joy", ""), ("sad", "joy"), ("sad", "sad"), ("fear", "joy")]
+    talk = tracked(
+        *((f"emotion={gold}", written and f"emotion={written}") for gold, written in labels)
+    )
+    assert figures(emotion_f1, [talk]) == pytest.approx(
+        {"emotion_weighted_f1": (2 * 2 / 5 + 2 * 2 / 3) / 5, "emotion_accuracy": 2 / 5}
+    )
+    whole = f1_score(*zip(*labels, strict=True), average="weighted", zero_division=0)
+    assert figures(emotion_f1, [talk])["emotion_weighted_f1"] == pytest.approx(whole)
+    assert figures(emotion_f1, [tracked(("area=east", "area=east"))]) == {}
