@@ -35,7 +35,9 @@ def write_results(
     figures = {**{f"before/{name}": value for name, value in before.items()}, **after.figures}
     for split, predictions in after.predictions.items():
         write_lines(folder / "predictions" / f"{split}.jsonl", [p.to_json() for p in predictions])
-    pieces = {"train": setup.pieces("train", evaluation=False)}
+    pieces = {}
+    if "train" in setup.corpus.splits:  # a corpus to be scored on may have none
+        pieces["train"] = setup.pieces("train", evaluation=False)
     pieces |= {split: setup.pieces(split) for split in setup.settings.eval.splits}
     rejected = [
         {"split": split, **record} for split, held in pieces.items() for record in held.rejected
