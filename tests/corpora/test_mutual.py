@@ -123,7 +123,8 @@ def test_the_real_corpus(corpus_dir, tmp_path, name):
     letters = {"mutual": [1769, 1782, 1786, 1751], "mutual_plus": [1819, 1778, 1724, 1767]}
     assert [answers.count(index) for index in range(4)] == letters[name]
     assert all(d.answer is None for d in corpus.splits["test"])
-    assert sum(message.weight > 0 for d in train for message in d.messages[1:-1:2]) == 0
+    earlier = [message for d in train for message in d.messages[:-1] if message.channel == "reply"]
+    assert {message.weight for message in earlier} == {0.0}
     for dialogue in train:
         assert dialogue.messages[-1].content == dialogue.candidates[dialogue.answer]
         assert dialogue.messages[-2].role == "user"
