@@ -82,6 +82,7 @@ def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
         data_dir,
         card=CARD,
         rejected=rejected,
+        checked=True,
     )
 
 

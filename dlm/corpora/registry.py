@@ -13,7 +13,7 @@ from typing import Any
 
 from dlm.core.errors import UserError
 from dlm.corpora.overlap import Contents
-from dlm.dialogue.schema import Dialogue, from_json
+from dlm.dialogue.schema import Dialogue, restore
 
 CORPORA: dict[str, str] = {
     "api_bank": "dlm.corpora.api_bank",
@@ -100,7 +100,7 @@ class DialogueSource(Sequence[Dialogue]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name}: dialogue {index} of {len(self)}")
         index %= len(self)
-        return from_json(json.loads(self._records[index]["json"]), f"{self.name}[{index}]")
+        return restore(json.loads(self._records[index]["json"]))
 
     def __iter__(self) -> Iterator[Dialogue]:
         return (self[index] for index in range(len(self)))

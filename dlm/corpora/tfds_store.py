@@ -27,6 +27,7 @@ import shutil
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def build(
     *,
     card: Card,
     rejected: Sequence[Mapping[str, Any]] = (),
+    checked: bool = False,
 ) -> Prepared:
     """Builds the corpus if this digest was not built before, and opens it.
 
@@ -66,6 +68,7 @@ def build(
       card: what is said of the corpus.
       rejected: JSON-able records that the reader refused; a list that the callables fill while
         they are read. It is stored beside the build.
+      checked: the dialogues come from a reader that checked them; they are not checked again.
 
     Raises:
       UserError: an empty split, an id that occurs twice, a dialogue that breaks the format, or
@@ -79,6 +82,11 @@ def build(
             "citation": card.citation,
             "license": card.licence,
         }
+        if not checked:
+            splits = {
+                split: partial(_checked, f"{name}/{split}", dialogues)
+                for split, dialogues in splits.items()
+            }
         _write(name, digest, splits, data_dir, info, rejected)
     summary = read_json(folder / SUMMARY)
     builder = tfds.builder_from_directory(folder)
@@ -98,6 +106,12 @@ def build(
         },
         rejected=refused if refused.exists() else None,
     )
+
+
+def _checked(name: str, dialogues: Callable[[], Iterable[Dialogue]]) -> Iterator[Dialogue]:
+    for dialogue in dialogues():
+        validate(dialogue, f"{name}: dialogue {dialogue.id}")
+        yield dialogue
 
 
 def _write(
@@ -143,7 +157,7 @@ class _Tally:
         self.contents: dict[str, np.ndarray] = {}
 
     def watch(self, split: str, dialogues: Iterable[Dialogue]) -> Iterator[str]:
-        """Yields each dialogue as JSON text; refuses bad ones, ids seen before, an empty split."""
+        """Yields each dialogue as JSON text; refuses ids seen before, and an empty split."""
         seen: set[str] = set()
         contents = array("Q")
         count = {"dialogues": 0, "messages": 0, "responses": 0}
@@ -155,7 +169,6 @@ class _Tally:
                     "make the ids of a split unique"
                 )
             seen.add(dialogue.id)
-            validate(dialogue, f"{self.name}/{split}: dialogue {dialogue.id}")
             record = to_json(dialogue)
             text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
             contents.append(content_hash(record))

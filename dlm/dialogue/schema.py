@@ -106,10 +106,22 @@ def from_json(record: Any, where: str) -> Dialogue:
         raise RecordError(where, "", f"expected an object, got {kind(record)}; give one a line")
     if "messages" not in record:
         raise RecordError(where, "messages", f"missing; {_other_format(record)}")
+    dialogue = _dialogue(record, where)
+    validate(dialogue, where)
+    return dialogue if dialogue.id else replace(dialogue, id=files.digest(record)[:16])
+
+
+def restore(record: dict[str, Any]) -> Dialogue:
+    """Reads what `to_json` made of a dialogue that was checked then, and so is not checked now."""
+    return _dialogue(record, "")
+
+
+def _dialogue(record: dict[str, Any], where: str) -> Dialogue:
+    """Returns the dialogue of a record; what its values are is still to be checked."""
     identity = record.get("id")
     if identity is None or type(identity) is int:
         identity = "" if identity is None else str(identity)
-    dialogue = Dialogue(
+    return Dialogue(
         id=identity,
         messages=_messages(record["messages"], where, "messages"),
         task=record.get("task", ""),
@@ -122,8 +134,6 @@ def from_json(record: Any, where: str) -> Dialogue:
         rating=record.get("rating"),
         meta=_meta(record, _DIALOGUE_FIELDS, where, "meta"),
     )
-    validate(dialogue, where)
-    return dialogue if dialogue.id else replace(dialogue, id=files.digest(record)[:16])
 
 
 def to_json(dialogue: Dialogue) -> dict[str, Any]:

@@ -192,3 +192,10 @@ def test_an_unknown_corpus_names_the_nearest(tmp_path):
         registry.prepare("babi_dialogue", {}, tmp_path)
     with pytest.raises(UserError, match="known: babi_dialog, concierge, jsonl"):
         registry.prepare("zzz", {}, tmp_path)
+
+
+def test_only_a_reader_that_checks_is_trusted(tmp_path):
+    """A dialogue that breaks the format is refused with its id, whoever made it."""
+    broken = Dialogue("b", (Message("user", "a"), Message("tool", "x", name="find")))
+    with pytest.raises(UserError, match=r"train: dialogue b: messages\[1\]: a tool result"):
+        build("toys", "abc", {"train": lambda: [broken]}, tmp_path, card=CARD)

@@ -1,22 +1,36 @@
-"""Measures the data pipeline: packing plans, encoding, the cache, batches, and what is learned.
+"""Measures what happens to data before a step: plans, encoding, batches, and what is learned.
 
-    python experiments/bench_pipeline.py [--dialogues=20000] [--plan=1000000] [--json]
+    python experiments/bench_data.py [--dialogues=20000] [--plan=1000000] [--json]
+    python experiments/bench_data.py --trl=PYTHON [--file=FILE.jsonl] [--tokenizer=FOLDER] [--json]
 
 Each row is measured in this one run, on generated dialogues; `ratio` is to the row before it of
-the same group. The last group trains a small model on dialogues of ever more turns: packed in one
+the same group. The third group trains a small model on dialogues of ever more turns: packed in one
 pass, padded, and with each turn an example of its own; there `ratio` is the learned tokens a second
-of the packed pass over the row's. With --json, one JSON object a row.
+of the packed pass over the row's. The fourth holds the pipeline on one core against the train step
+of the quickstart on all: `ratio` is the pipeline's tokens a second over the step's.
+
+With --trl, an interpreter that has TRL, another group is measured alone: `prepare.py` prepares one
+file (generated, or --file: `{"messages": [{"role", "content"}]}` a line) from text to packed rows,
+cold and from what the first time left on the disk, each in a process of its own. Both sides take
+the same tokenizer and format: ours, or a checkpoint's folder with a chat template that marks what
+the assistant says. `ratio` is TRL's seconds, cold and with the better number of processes, over the
+row's; so is `processor ratio`, of the seconds that all processes together computed, which other
+work on the machine changes less. With --json, one JSON object a row.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,28 +186,162 @@ def supervision(folder: str, number: int = 48) -> Iterator[dict[str, Any]]:
             }
 
 
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keeps this process, and what it starts meanwhile, on one core."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def quickstart(folder: str, steps: int = 12) -> Iterator[dict[str, Any]]:
+    """Tokens a second that the pipeline gives on one core and that the quickstart's step takes."""
+    import jax
+
+    from dlm.commands.build import Unclaimed, build, training_batches
+    from dlm.commands.setup import parse_options
+    from dlm.training.mesh import make_mesh
+
+    root = Path(__file__).resolve().parents[1]
+    config = f"--config={root / 'configs' / 'quickstart.py'}"
+    setup = Unclaimed(parse_options([config, f"--config.data.cache_dir={folder}"]))
+    source, template = setup.split("train"), setup.template
+    with one_core():
+        seconds, pieces = timed(
+            lambda: build_or_load(
+                *(source, template, PolicyConfig(), setup.settings.data.length),
+                **{"name": "train", "data_digest": "one core", "cache_dir": folder},
+            )
+        )
+        encoding = pieces.counts.tokens / seconds
+        batches = training_batches(setup)
+        epoch = batches.iterate(0, batches.num_steps())
+        seconds, read = timed(lambda: sum(int((b.segment_ids > 0).sum()) for b in epoch))
+        making = read / seconds
+    mesh = make_mesh(setup.settings.mesh)
+    with jax.set_mesh(mesh):
+        params = setup.initial_params(mesh)
+        training = build(setup, mesh, batches, params)
+        state = jax.device_put(training.make_state(params), training.shardings)
+        frozen = setup.frozen.params(mesh)
+        seconds, held = float("inf"), 0
+        for number in range(steps):
+            batch = training.batches.batch(number)
+            placed = training.place(batch)
+            work = partial(training.step, state, placed, frozen)
+            took, (state, _) = timed(lambda work=work: jax.block_until_ready(work()))
+            if number:  # the first compiles
+                seconds, held = min((seconds, held), (took, int((batch.segment_ids > 0).sum())))
+    step = held / seconds
+    yield {"what": "quickstart, its train step", "tokens/s": step}
+    yield {"what": "quickstart, batches on one core", "tokens/s": making, "ratio": making / step}
+    yield {
+        "what": "quickstart, encoded on one core",
+        "tokens/s": encoding,
+        "ratio": encoding / step,
+    }
+
+
+MARKED = (  # the built-in template for messages of a role and a text, what is learned marked
+    "{% for message in messages %}{{ '<|' + message.role + '|>' }}"
+    "{% if message.role == 'assistant' %}"
+    "{% generation %}{{ '<|reply|>' + message.content + '<|end|>' }}{% endgeneration %}"
+    "{% else %}{{ message.content + '<|end|>' }}{% endif %}{% endfor %}"
+)
+
+
+def write_file(dialogues: list[Dialogue], path: Path) -> None:
+    """Writes dialogues of plain messages, one a line."""
+    with path.open("w", encoding="utf-8") as file:
+        for dialogue in dialogues:
+            said = [{"role": m.role, "content": m.content} for m in dialogue.messages]
+            file.write(json.dumps({"messages": said}, ensure_ascii=False) + "\n")
+
+
+def write_tokenizer(file: Path, folder: Path) -> None:
+    """Learns a tokenizer from a file; written so that both sides load it."""
+    texts = (
+        message["content"]
+        for line in file.open(encoding="utf-8")
+        for message in json.loads(line)["messages"]
+    )
+    tokenizer = train(texts, (), TokenizerConfig(vocab_size=8192))
+    tokenizer.save_pretrained(folder, MARKED)
+    tokenizer.save(folder / "ours")
+
+
+def beside_trl(python: str, file: Path, theirs: Path, ours: Path) -> Iterator[dict[str, Any]]:
+    """What it takes both sides to prepare a file, cold and a second time."""
+    script = str(Path(__file__).with_name("prepare.py"))
+    cores = len(os.sched_getaffinity(0))
+    best, least = float("inf"), float("inf")
+    sides = [(python, "trl", theirs, n) for n in sorted({1, cores})]
+    for interpreter, side, folder, processes in (*sides, (sys.executable, "dlm", ours, cores)):
+        for how in ("cold", "from the cache"):
+            if how == "cold":
+                cache = tempfile.TemporaryDirectory()
+            words = [interpreter, script, side, file, folder, cache.name, LONG, processes]
+            env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": cache.name}
+            said = subprocess.run(
+                [str(word) for word in words],
+                env=env,
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+            ).stdout
+            figures = json.loads(said.splitlines()[-1])
+            if side == "trl" and how == "cold":
+                best = min(best, figures["seconds"])
+                least = min(least, figures["processor seconds"])
+            row = {"what": f"{side}, {processes} cores, {how}", **figures}
+            waste = 1 - figures["tokens"] / (figures["rows"] * LONG)
+            ratios = {
+                "ratio": best / figures["seconds"],
+                "processor ratio": least / figures["processor seconds"],
+            }
+            yield row | {"waste": waste, **ratios}
+        cache.cleanup()
+
+
 def main() -> None:
     """Prints the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dialogues", type=int, default=20_000, help="encoded and batched")
     parser.add_argument("--plan", type=int, default=1_000_000, help="dialogues of the plans")
+    parser.add_argument("--trl", metavar="PYTHON", help="an interpreter that has TRL")
+    parser.add_argument("--file", type=Path, help="what is prepared beside TRL")
+    parser.add_argument("--tokenizer", type=Path, help="a checkpoint's, for both sides")
     parser.add_argument("--json", action="store_true", help="one JSON object a row")
     options = parser.parse_args()
 
     def show(row: dict[str, Any]) -> None:
         if options.json:
-            print(json.dumps(row))
+            print(json.dumps(row), flush=True)
             return
         figures = (f"{name} {value:,.4g}" for name, value in row.items() if name != "what")
-        print(f"{row['what']:<34} " + ", ".join(figures))
+        print(f"{row['what']:<34} " + ", ".join(figures), flush=True)
 
-    for row in plans(options.plan):
-        show(row)
     with tempfile.TemporaryDirectory() as folder:
+        if options.trl:
+            file, theirs = options.file or Path(folder, "file.jsonl"), options.tokenizer
+            if not options.file:
+                write_file(generated(options.dialogues), file)
+            ours = theirs or Path(folder, "tokenizer", "ours")
+            if not theirs:
+                theirs = ours.parent
+                write_tokenizer(file, theirs)
+            for row in beside_trl(options.trl, file, theirs, ours):
+                show(row)
+            return
+        for row in plans(options.plan):
+            show(row)
         for row in encodings(generated(options.dialogues), folder):
             pieces = row.pop("pieces")
             show(row)
-        for row in (*batches(pieces), *supervision(folder)):
+        for row in (*batches(pieces), *supervision(folder), *quickstart(folder)):
             show(row)
 
 
