@@ -32,9 +32,12 @@ from dlm.corpora.registry import Card
 from dlm.data import audit, store
 from dlm.data.audit_page import audit_page, audit_rows
 from dlm.data.pipeline import Batches, DataConfig
+from dlm.dialogue.apart import Apart, count_apart
+from dlm.dialogue.chat_template import ChatTemplate
 
 CLEAN = "--clean-cache"
 AUDIT = "--audit"
+SAMPLE = 500  # dialogues whose ids are compared with those of one text
 LIST = "--list"
 
 
@@ -80,11 +83,24 @@ def show(setup: Setup, split: str, rows: int, *, page: bool) -> None:
     print("\n".join(notices(setup.corpus)))
     if batches.draws:
         print(batches.draws.describe())
+    if isinstance(setup.template, ChatTemplate):
+        source = setup.split(split)
+        sample = [source[i] for i in range(min(SAMPLE, len(source)))]
+        print(apart_line(count_apart(setup.template, sample), split))
     if page:
         print(f"every token: {write_page(setup, split, batches, counts, rows)}")
     for corpus in setup.corpus.corpora.values():
         if corpus.rejected is not None:
             print(f"records refused, with reasons: {corpus.rejected}")
+
+
+def apart_line(apart: Apart, split: str) -> str:
+    """Says how many of the messages that were looked at have other ids as one text."""
+    return (
+        f"{apart.other_messages:,} of {apart.messages:,} messages of {split} tokenise otherwise "
+        f"than as one text ({apart.other_tokens:,} of {apart.tokens:,} tokens): texts are encoded "
+        "apart from control tokens"
+    )
 
 
 def write_page(setup: Setup, split: str, batches: Batches, counts: str, rows: int) -> Path:

@@ -99,6 +99,12 @@ class ChatTemplate:
             )
         ]
 
+    def text(self, dialogue: Dialogue) -> str:
+        """Returns what the template writes of a dialogue, as one text, the BOS in front."""
+        _, plain = self._requests(dialogue, chats(dialogue, self.form), prompted=False)
+        (text,) = self._renderer.render(*plain)
+        return text if text.startswith(self.bos) else self.bos + text
+
     def prompt(self, dialogue: Dialogue) -> list[int]:
         """Returns the ids of all messages that are shown, and the template's prompt.
 

@@ -190,7 +190,7 @@ def test_an_unknown_corpus_names_the_nearest(tmp_path):
     """A misspelt corpus is one line with the nearest name."""
     with pytest.raises(UserError, match=r"no corpus 'babi_dialogue'; did you mean 'babi_dialog'\?"):
         registry.prepare("babi_dialogue", {}, tmp_path)
-    with pytest.raises(UserError, match="known: babi_dialog, concierge, jsonl"):
+    with pytest.raises(UserError, match=r"known: .*babi_dialog, .*jsonl"):
         registry.prepare("zzz", {}, tmp_path)
 
 
