@@ -28,7 +28,7 @@ def test_every_test_that_is_named_exists(page):
 def test_every_check_has_a_row():
     text = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| C(\d+) \|.*`tests/[\w/]+\.py::test_\w+`.*\|$", text, re.MULTILINE)
-    assert [int(row) for row in rows] == [*range(1, 16), 48]
+    assert {int(row) for row in rows} >= {*range(1, 16), 34, 48}
 
 
 def test_every_command_and_setting_exists():

@@ -63,7 +63,12 @@ def build(setup: Setup, mesh: Mesh, batches: Batches, params: Any) -> Training:
     optimizer = make_optimizer(settings.optimizer, total, params)
     loss, model = settings.loss, scanned_apart(setup.model, trainable)
     objective = make_objective(
-        setup.loss, model, normaliser=loss.normaliser, chunk=loss.chunk, train=True
+        setup.loss,
+        model,
+        normaliser=loss.normaliser,
+        chunk=loss.chunk,
+        train=True,
+        tasks=batches.pieces.task_names if setup.corpus.parts else (),
     )
     key = jax.random.key(settings.seed + 1)
     make_state = partial(init_state, optimizer=optimizer, trainable=trainable, key=key)

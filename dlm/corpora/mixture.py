@@ -50,8 +50,8 @@ class Part:
     Attributes:
       name: the corpus, a key of `dlm.corpora.registry.CORPORA`.
       options: its own options.
-      weight: its share of the training tokens beside the others' weights; 0 = none, it is only
-        evaluated. Give it to every part or to none.
+      weight: its share of the training tokens beside the others' weights; 0 = it has no training
+        split, and is only evaluated. Give it to every part or to none.
       at_most: dialogues of its training split that are taken, those of the lowest content hashes,
         so that a smaller number takes some of the same; 0 = all.
     """
@@ -176,23 +176,25 @@ def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
 
 
 def _prepare(name: str, part: Part, data_dir: Path) -> Prepared:
-    """The part's corpus, its training split cut to `at_most` dialogues."""
+    """The part's corpus, its training split cut to `at_most` dialogues; none at weight 0."""
     try:
         corpus = registry.prepare(part.name, part.options, data_dir)
     except UserError as error:
         raise UserError(f"part {name}: {error}") from None
     if part.weight and "train" not in corpus.splits:
         raise UserError(f"part {name} has no training split; give it weight 0")
-    hashes = corpus.contents.get("train", ())
-    if not 0 < part.at_most < len(hashes):
+    hashes = corpus.contents.get("train", np.empty(0, np.uint64))
+    most = 0 if part.weight == 0 else part.at_most or len(hashes)
+    if most >= len(hashes):
         return corpus
-    chosen = np.sort(np.argsort(hashes, kind="stable")[: part.at_most])
-    return replace(
-        corpus,
-        splits={**corpus.splits, "train": Chosen(corpus.splits["train"], chosen)},
-        contents={**corpus.contents, "train": hashes[chosen]},
-        digest=files.digest([corpus.digest, part.at_most]),
-    )
+    splits, contents = dict(corpus.splits), dict(corpus.contents)
+    if most:
+        chosen = np.sort(np.argsort(hashes, kind="stable")[:most])
+        splits["train"], contents["train"] = Chosen(splits["train"], chosen), hashes[chosen]
+    else:
+        del splits["train"], contents["train"]
+    digest = files.digest([corpus.digest, most])
+    return replace(corpus, splits=splits, contents=contents, digest=digest)
 
 
 def _splits(parts: Mapping[str, Prepared]) -> list[str]:

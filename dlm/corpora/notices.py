@@ -22,7 +22,7 @@ def notices(corpus: Prepared) -> list[str]:
         )
     for name in corpus.splits:
         if absent := [one for one, part in parts.items() if name not in part.splits]:
-            lines.append(f"{name} holds nothing of {', '.join(absent)}: no such split there")
+            lines.append(f"{name} holds nothing of {', '.join(absent)}")
     for split, other, known, dialogues in overlaps({n: part.contents for n, part in parts.items()}):
         lines.append(
             f"{known:,} of {dialogues:,} dialogues of {'/'.join(split)} are also in "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from operator import or_
 from typing import Any
@@ -34,6 +34,7 @@ from dlm.models.vocabulary import Kernel
 
 _MORE = 2**31 - 1  # dropout folds its keys with the numbers of its sites, which are far below
 Terms = dict[str, Mean]
+Scopes = list[tuple[str, Sequence[str], jax.Array]]  # kind, its names, and the id of each target
 Objective = Callable[[Any, Batch, Context], Terms]
 
 
@@ -44,6 +45,7 @@ def make_objective(
     normaliser: str = "token",
     chunk: int = 0,
     train: bool,
+    tasks: Sequence[str] = (),
 ) -> Objective:
     """Makes the objective of a bound loss: `(params, batch, context) -> {term: Mean}`.
 
@@ -53,6 +55,7 @@ def make_objective(
         channel:NAME/loss    the share of that total which falls on the channel, over sum s_i there
         token_accuracy   positions whose target is the argmax, over positions of weight > 0
         channel:NAME/token_accuracy    the same on the channel
+        task:NAME/...        both, on the targets of the task's dialogues
         term:NAME/loss       sum_i s_i l_i of what the loss tells apart, over its own sum s_i
 
     A sequence loss gives the terms of `sequence.sequence_terms`.
@@ -66,6 +69,7 @@ def make_objective(
       normaliser: what the mean is over, see `normalise`.
       chunk: positions whose logits exist at once.
       train: dropout on, drawn from `context.key`.
+      tasks: name of each task id, for terms of their own; read by token losses.
 
     Raises:
       UserError: an unknown normaliser, a negative chunk, or a normaliser for a sequence loss.
@@ -93,7 +97,9 @@ def make_objective(
         kernel = model.head_kernel(params)
         if kind == "sequence":
             return sequence_terms(loss_fn, kernel, hidden, batch, chunk=chunk)
-        return token_terms(loss_fn, kernel, hidden, batch, normaliser=normaliser, chunk=chunk)
+        return token_terms(
+            loss_fn, kernel, hidden, batch, normaliser=normaliser, chunk=chunk, tasks=tasks
+        )
 
     return objective
 
@@ -107,6 +113,7 @@ def token_terms(
     normaliser: str,
     chunk: int,
     other: Other | None = None,
+    tasks: Sequence[str] = (),
 ) -> Terms:
     """The terms of a token loss on given hidden states: the building block of objectives.
 
@@ -118,6 +125,7 @@ def token_terms(
       normaliser: see `normalise`.
       chunk: positions whose logits exist at once.
       other: makes the logits that the loss reads as `aux.others`; hidden states [B, T, D'].
+      tasks: name of each task id, for terms of their own.
 
     Returns:
       The terms that `make_objective` lists.
@@ -133,7 +141,16 @@ def token_terms(
     total, scores = linear_total(
         loss, kernel, _flat(hidden), targets, scale, aux, chunk=chunk, other=other
     )
-    return {"loss": Mean(total, count), **_logged(scores, scale, channels)}
+    scopes: Scopes = [("channel", CHANNEL_NAMES, channels)]
+    if tasks:
+        scopes.append(("task", tasks, task_of_targets(batch).reshape(-1)))
+    return {"loss": Mean(total, count), **_logged(scores, scale, scopes)}
+
+
+def task_of_targets(batch: Batch) -> jax.Array:
+    """The task id of each target's dialogue: [B, T] int32, -1 on padding."""
+    tasks = jnp.take_along_axis(batch.task_ids, jnp.maximum(batch.segment_ids - 1, 0), axis=1)
+    return jnp.where(batch.segment_ids > 0, tasks, -1)
 
 
 def _flat(hidden: jax.Array) -> jax.Array:
@@ -156,14 +173,18 @@ def earlier_tokens(batch: Batch) -> jax.Array:
     return jnp.where(same & before, batch.tokens[:, None, :], -1).reshape(-1, length)
 
 
-def _logged(scores: TokenScores, scale: jax.Array, channels: jax.Array) -> Terms:
-    member = channels[:, None] == jnp.arange(len(CHANNEL_NAMES))
-
+def _logged(scores: TokenScores, scale: jax.Array, scopes: Scopes) -> Terms:
     def means(name: str, values: jax.Array, weights: jax.Array) -> Terms:
-        totals, counts = (jnp.sum(jnp.where(member, x[:, None], 0), 0) for x in (values, weights))
-        return {
-            f"channel:{c}/{name}": Mean(totals[i], counts[i]) for i, c in enumerate(CHANNEL_NAMES)
-        }
+        terms: Terms = {}
+        for kind, names, ids in scopes:
+            member = ids[:, None] == jnp.arange(len(names))
+            totals, counts = (
+                jnp.sum(jnp.where(member, x[:, None], 0), 0) for x in (values, weights)
+            )
+            terms |= {
+                f"{kind}:{one}/{name}": Mean(totals[i], counts[i]) for i, one in enumerate(names)
+            }
+        return terms
 
     parts = {
         f"term:{name}/loss": Mean(jnp.sum(scale * part.total), jnp.sum(scale * part.count))

@@ -64,7 +64,7 @@ def test_parts_come_in_turn_under_their_names(tmp_path):
     assert [d.messages[0].content for d in (first, second)] == ["one", "five"]
     assert len(mixed.splits["train"]) == 4
     assert mixed.splits["train"][-1].id == "a/d2"
-    assert "test holds nothing of a: no such split there" in notices(mixed)
+    assert "test holds nothing of a" in notices(mixed)
 
 
 def test_parts_are_built_as_themselves(tmp_path):
@@ -117,6 +117,19 @@ def test_at_most_takes_some_of_the_same(tmp_path):
     assert (len(few), len(more), len(every)) == (7, 19, 40)
     assert few < more < every == taken(40)
     assert taken(7, texts[::-1]) == few
+
+
+def test_weight_0_trains_on_nothing(tmp_path):
+    """Such a part has no training split: it is not read for one, and nothing leaks from it."""
+    a = own(tmp_path, "a", ["one", "two"], ["three"], weight=1.0)
+    b = own(tmp_path, "b", ["three", "four"], ["two", "five"], weight=0.0)
+    mixed = mix(tmp_path, {"a": a, "b": b})
+    assert ids(mixed, "train") == ["a/d0", "a/d1"]
+    assert ids(mixed, "validation") == ["a/d0", "b/d0", "b/d1"]
+    assert mixed.counts["validation"]["also_in_train"] == 1
+    assert "train holds nothing of b" in notices(mixed)
+    assert mixed.shares({"a": 7}) == {"a": 1.0}
+    assert mixed.digest != mix(tmp_path, {"a": a, "b": {**b, "weight": 1.0}}).digest
 
 
 def test_digest_follows_parts_names_and_at_most(tmp_path):

@@ -247,3 +247,26 @@ def test_normalise_leaves_no_weight_on_positions_without():
     for name in ("token", "turn", "dialogue", "sequence", "risk"):
         scale, _ = normalise(name, *(jnp.asarray(a) for a in (WEIGHTS, SEGMENTS, TURNS)))
         assert ((scale > 0) == (WEIGHTS > 0)).all()
+
+
+def test_tasks_share_out_the_loss():
+    """A target counts for the task of its segment's dialogue, padding for none; parts add up.
+
+    Row 0 holds dialogues of tasks 1 and 0, row 1 of 2 and 1, row 2 one of task 0 without a weight.
+    """
+    batch = make_batch()._replace(task_ids=np.array([[1, 0], [2, 1], [0, -1]], np.int32))
+    terms = evaluate(batch=batch, tasks=("a", "b", "c"))
+    losses = token_losses(batch, make_params())
+    rows, columns = np.nonzero(WEIGHTS)
+    tasks = batch.task_ids[rows, SEGMENTS[rows, columns] - 1]
+    for task, name in enumerate("abc"):
+        here = rows[tasks == task], columns[tasks == task]
+        mean, hits = terms[f"task:{name}/loss"], terms[f"task:{name}/token_accuracy"]
+        np.testing.assert_allclose(mean.total, (losses * WEIGHTS)[here].sum(), rtol=1e-6)
+        np.testing.assert_allclose(mean.count, WEIGHTS[here].sum(), rtol=1e-6)
+        assert hits.count == len(here[0])
+    whole = sum(terms[f"task:{name}/loss"].total for name in "abc")
+    np.testing.assert_allclose(whole, terms["loss"].total, rtol=1e-6)
+    plain = evaluate(batch=batch)
+    assert plain.keys() == {name for name in terms if not name.startswith("task:")}
+    assert all(plain[name] == terms[name] for name in plain)
