@@ -15,7 +15,8 @@ from pathlib import Path
 from dlm.commands.measure import Measure
 from dlm.commands.reporting import write_results
 from dlm.commands.setup import Setup, parse_options, read_config, take_flag
-from dlm.commands.train import BEFORE, flat
+from dlm.commands.train import BEFORE
+from dlm.core.config import flat
 from dlm.core.errors import UserError
 from dlm.core.files import read_json
 

@@ -8,15 +8,12 @@ same command resumes a run that was stopped.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -34,6 +31,7 @@ from dlm.commands.start import (
     model_config,
     source_digests,
 )
+from dlm.core.config import flat
 from dlm.core.errors import UserError
 from dlm.core.files import hold_folder, read_json, write_json
 from dlm.corpora.notices import notices
@@ -206,14 +204,3 @@ def claim_workdir(setup: Setup) -> None:
     write_json(path, setup.resolved)
     write_json(workdir / "environment.json", describe_environment())
     _ = setup.tokenizer, setup.model  # made once, and saved
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config as {dotted key: value}, tuples as lists."""
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            leaves.update(flat(value, f"{prefix}{key}."))
-        else:
-            leaves[f"{prefix}{key}"] = json.loads(json.dumps(value))
-    return leaves

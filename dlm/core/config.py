@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
 import traceback
 import types
@@ -166,6 +167,17 @@ def _unknown(key: str, known: Iterable[str], where: str) -> UserError:
     near = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"
     return UserError(f"unknown key {key!r}; {hint} ({where})")
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config as {dotted key: value}, tuples as lists."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            leaves.update(flat(value, f"{prefix}{key}."))
+        else:
+            leaves[f"{prefix}{key}"] = json.loads(json.dumps(value))
+    return leaves
 
 
 def arguments(text: str, **known: Any) -> dict[str, Any]:

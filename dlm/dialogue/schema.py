@@ -150,6 +150,18 @@ def to_json(dialogue: Dialogue) -> dict[str, Any]:
     return record
 
 
+def messages_from_json(value: Any, where: str, field: str) -> tuple[Message, ...]:
+    """Reads messages that a model wrote: each is checked, their order is not.
+
+    Raises:
+      RecordError: a message breaks the format; names the field and the remedy.
+    """
+    messages = _messages(value, where, field)
+    for index, message in enumerate(messages):
+        _check_message(message, where, f"{field}[{index}]")
+    return messages
+
+
 def turns(dialogue: Dialogue) -> list[tuple[int, ...]]:
     """Returns the message indices of each turn; messages before the first turn are in none."""
     groups: list[list[int]] = []

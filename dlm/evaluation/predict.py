@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from dlm.core.errors import UserError
 from dlm.dialogue.actions import Tool, World
-from dlm.dialogue.schema import Dialogue, Message, response_units, to_json
+from dlm.dialogue.checks import RecordError, kind
+from dlm.dialogue.schema import (
+    Dialogue,
+    Message,
+    messages_from_json,
+    response_units,
+    to_json,
+)
 from dlm.dialogue.template import Rejected, Template, message_text, response
 from dlm.generation.constraints import response_grammar
 from dlm.generation.engine import Completion, Engine, GenerateConfig, Request
@@ -34,6 +44,42 @@ class Prediction:
             "predicted": [message_json(m) for m in self.predicted],
             "finished": self.finished,
         }
+
+
+def read_predictions(path: str | Path) -> list[Prediction]:
+    """Reads a file of predictions, a line each as `Prediction.to_json` gives it.
+
+    A line needs `dialogue`, `unit` and `predicted`; one from elsewhere may lack the rest.
+
+    Raises:
+      UserError: the file cannot be read, or a line is none of this form (with file and line).
+    """
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    numbered = ((f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
+    return [_prediction(line, where) for where, line in numbered]
+
+
+def _prediction(line: bytes, where: str) -> Prediction:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        raise RecordError(where, "", "not JSON; give one prediction a line") from None
+    if not isinstance(record, dict):
+        raise RecordError(where, "", f"expected an object, got {kind(record)}")
+    for name, wanted in (("dialogue", str), ("unit", int), ("predicted", list)):
+        if type(record.get(name)) is not wanted:
+            problem = f"expected {kind(wanted())}, got {kind(record.get(name))}"
+            raise RecordError(where, name, problem)
+    return Prediction(
+        dialogue=record["dialogue"],
+        unit=record["unit"],
+        gold=messages_from_json(record.get("gold", []), where, "gold"),
+        predicted=messages_from_json(record["predicted"], where, "predicted"),
+        finished=bool(record.get("finished", True)),
+    )
 
 
 def message_json(message: Message) -> dict:

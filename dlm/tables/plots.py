@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,6 @@ def draw(results: Results, folder: Path) -> dict[str, Path]:
     Returns:
       Title -> the PNG: `bars`, `curves` and `tradeoff`, those that there are figures for.
     """
-    from matplotlib import rc_context
-
     quick = " (quick)" if results.quick else ""
     drawn = {
         "bars": ("Figures with intervals: means, 95 % t intervals, each seed a dot", bars),
@@ -39,8 +39,7 @@ def draw(results: Results, folder: Path) -> dict[str, Path]:
     }
     pictures = {}
     folder.mkdir(parents=True, exist_ok=True)
-    # A name may hold a dollar sign, or letters that the font lacks.
-    with rc_context({"text.parse_math": False, "font.family": "DejaVu Sans"}), _unheard_glyphs():
+    with _plain_text():
         for name, (title, make) in drawn.items():
             if (figure := make(results)) is None:
                 continue
@@ -52,10 +51,16 @@ def draw(results: Results, folder: Path) -> dict[str, Path]:
     return pictures
 
 
-def _unheard_glyphs() -> Any:
-    import warnings
+@contextmanager
+def _plain_text() -> Iterator[None]:
+    """Names are drawn as they are: a dollar sign is no formula, a sign the font lacks a box."""
+    from matplotlib import rc_context
 
-    return warnings.catch_warnings(action="ignore", category=UserWarning)
+    with (
+        rc_context({"text.parse_math": False, "font.family": "DejaVu Sans"}),
+        warnings.catch_warnings(action="ignore", category=UserWarning),
+    ):
+        yield
 
 
 def bars(results: Results) -> Any:
@@ -142,14 +147,41 @@ def curves(results: Results) -> Any:
         found = over_seeds(logs, metric)
         if found:
             panels.setdefault((task.name, metric), {})[variant.name] = found
+    names = [variant.name for variant in results.table.variants]
+    titled = {f"{task}: {metric}": lines for (task, metric), lines in panels.items()}
+    return _curve_panels(titled, names) if panels else None
+
+
+def run_curves(runs: Sequence[tuple[str, Path]], folder: Path) -> Path | None:
+    """The validation loss and response accuracy of runs (name, workdir), a line each, as a PNG.
+
+    None where no run has logged either.
+    """
+    logs = {
+        name: read_metrics(workdir / METRICS_FILE)
+        for name, workdir in runs
+        if (workdir / METRICS_FILE).exists()
+    }
+    panels: dict[str, dict[str, Curve]] = {}
+    for metric in ("validation/loss", "validation/response_accuracy"):
+        found = {name: over_seeds([log], metric) for name, log in logs.items()}
+        if any(found.values()):
+            panels[metric] = {name: curve for name, curve in found.items() if curve}
     if not panels:
         return None
+    with _plain_text():
+        figure = _curve_panels(panels, [name for name, _ in runs])
+        figure.savefig(folder / "curves.png", metadata={"Software": None}, dpi=120)
+    return folder / "curves.png"
+
+
+def _curve_panels(panels: Mapping[str, Mapping[str, Curve]], names: Sequence[str]) -> Any:
+    """A panel a title: a line a name, always in the colour of its place among the names."""
     figure, drawn = _panels(len(panels), height=4.0)
-    names = [variant.name for variant in results.table.variants]
-    for axes, ((task_name, metric), lines) in zip(drawn, panels.items(), strict=True):
+    for axes, (title, lines) in zip(drawn, panels.items(), strict=True):
         for name, curve in lines.items():
             _curve(axes, name, curve, names.index(name))
-        axes.set_title(f"{task_name}: {metric}", fontsize=10)
+        axes.set_title(title, fontsize=10)
         axes.set_xlabel("updates")
         axes.set_xlim(left=0)
         _bare(axes)

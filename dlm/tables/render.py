@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from dlm.core.errors import UserError
 from dlm.core.files import write_atomic
 from dlm.evaluation.pages import markdown_text
 from dlm.tables import plots
@@ -46,6 +50,29 @@ def write(results: Results, folder: Path) -> Path:
     for suffix, text in written.items():
         write_atomic(folder / f"{NAME}.{suffix}", text)
     return folder / f"{NAME}.md"
+
+
+def collect(folder: Path, target: Path) -> str:
+    """The `table.md` of every folder in `folder`, as one Markdown file that will be `target`.
+
+    Headings move down a level and pictures are linked from where the file stands.
+
+    Raises:
+      UserError: there is none.
+    """
+    paths = sorted(folder.glob(f"*/{NAME}.md"))
+    if not paths:
+        raise UserError(f"{folder} holds no folder with a {NAME}.md; name the one of the tables")
+    parts = [
+        "# Results",
+        f"Generated from the tables of `{folder.as_posix()}`; not edited by hand.",
+    ]
+    for path in paths:
+        beside = os.path.relpath(path.parent, target.parent)
+        text = re.sub(r"^#", "##", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        text = re.sub(r"^(!\[.*\])\((.*)\)$", rf"\1({quote(beside)}/\2)", text, flags=re.MULTILINE)
+        parts.append(text.strip())
+    return "\n\n".join(parts) + "\n"
 
 
 def markdown(sheet: Sheet, pictures: Mapping[str, str]) -> str:
