@@ -8,12 +8,14 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from dlm.commands.setup import Setup
 from dlm.core.errors import UserError
 from dlm.data.batch import Batch
 from dlm.data.pipeline import Batches
+from dlm.losses.api import compares_pairs, loss_name, reads_reference
 from dlm.losses.objective import make_objective
 from dlm.models.decoder import scanned_apart
 from dlm.training.mesh import make_placer, own_rows, param_shardings, state_shardings
@@ -87,8 +89,23 @@ def build(setup: Setup, mesh: Mesh, batches: Batches, params: Any) -> Training:
 
 
 def training_batches(setup: Setup) -> Batches:
-    """The shuffled training batches of a run."""
-    return setup.batches(setup.pieces("train", evaluation=False), shuffle=True)
+    """The shuffled training batches of a run; what a loss reads of a reference is 0 at first.
+
+    Raises:
+      UserError: the loss compares two endings, and a dialogue has more.
+    """
+    pieces = setup.pieces("train", evaluation=False)
+    largest = np.diff(pieces.unit_starts)
+    if compares_pairs(setup.loss) and largest.max(initial=0) > 2:
+        index = int(pieces.dialogue_index[pieces.unit_starts[largest.argmax()]])
+        raise UserError(
+            f"loss {loss_name(setup.loss)!r} compares two endings, dialogue "
+            f"{setup.split('train')[index].id} has {largest.max()}; take loss.name='candidates'"
+        )
+    batches = setup.batches(pieces, shuffle=True)
+    if reads_reference(setup.loss):
+        return batches.with_reference(np.zeros(len(pieces), np.float32))
+    return batches
 
 
 def total_updates(setup: Setup, batches: Batches) -> int:

@@ -7,12 +7,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 
+import numpy as np
+
 from dlm.commands.setup import Setup
 from dlm.commands.start import is_drawn
+from dlm.data.store import Pieces
 from dlm.dialogue.actions import User
 from dlm.dialogue.endings import completed
 from dlm.dialogue.schema import Dialogue
 from dlm.evaluation import scoring
+from dlm.evaluation.endings import (
+    LogProbStep,
+    ending_means,
+    make_log_prob_step,
+    piece_log_probs,
+)
 from dlm.evaluation.evaluate import ScoreStep, make_score_step, score_split
 from dlm.evaluation.predict import Prediction, predict
 from dlm.evaluation.report import BESIDE
@@ -49,11 +58,23 @@ class Measure:
             self._setup.model, cross_entropy, chunk=self._setup.settings.loss.chunk
         )
 
+    @cached_property
+    def _log_prob_step(self) -> LogProbStep:
+        return make_log_prob_step(self._setup.model, chunk=self._setup.settings.loss.chunk)
+
     def forced(self, params: dict, split: str) -> dict[str, float]:
-        """Teacher-forced figures of a split."""
+        """Teacher-forced figures of a split; where it has endings to compare, of these too."""
         pieces = self._setup.pieces(split)
         scores = score_split(self._score_step, params, self._setup.batches(pieces), pieces)
-        return divide(scores.means(), split)
+        means = scores.means()
+        if pieces.counts.endings:
+            groups = self._setup.pieces(split, groups=True)
+            means |= ending_means(groups, self.log_probs(params, groups)) if len(groups) else {}
+        return divide(means, split)
+
+    def log_probs(self, params: dict, pieces: Pieces) -> np.ndarray:
+        """The log probability of what each piece supervises, [N] float32."""
+        return piece_log_probs(self._log_prob_step, params, self._setup.batches(pieces))
 
     def before(self, params: dict, splits: Sequence[str]) -> dict[str, float]:
         """The figures of the model as it starts, with its initial parameters.
@@ -73,6 +94,8 @@ class Measure:
         setup, settings = self._setup, self._setup.settings
         measured, engine = Measured(), setup.engine(params)
         measured.signatures["loss, accuracies"] = self._scored(splits)
+        if any(setup.pieces(split).counts.endings for split in splits):
+            measured.signatures["preference, choice"] = self._compared(splits)
         for name in splits:
             measured.figures.update(self.forced(params, name))
             source = setup.split(name)
@@ -98,6 +121,18 @@ class Measure:
             left = {**counts.rejected, "turns too long": counts.dropped_turns}
             named = ", ".join(f"{number:,} {why}" for why, number in left.items() if number)
             parts += [f"of {split} not scored: {named}"] if named else []
+        return "; ".join(parts)
+
+    def _compared(self, splits: Sequence[str]) -> str:
+        """What the figures of endings are over, and what of it does not fit."""
+        parts = [
+            "log probabilities of all that an ending has to learn, summed (per token: over their "
+            "number); of equal ones each counts its share"
+        ]
+        for split in splits:
+            left = self._setup.pieces(split, groups=True).counts.rejected
+            named = ", ".join(f"{number:,} {why}" for why, number in left.items())
+            parts += [f"of {split} not compared: {named}"] if named else []
         return "; ".join(parts)
 
     def _replayed(self, measured: Measured, engine: Engine, split: str) -> None:

@@ -32,6 +32,7 @@ from dlm.dialogue.templates import bind
 from dlm.dialogue.tokenizer import CONTROL, Tokenizer
 from dlm.generation.engine import Engine
 from dlm.losses import binding
+from dlm.losses.api import level
 from dlm.models.decoder import Model
 from dlm.models.vocabulary import fitted, grow, opened
 
@@ -239,11 +240,17 @@ class Setup:
         loss = self.settings.loss
         return binding.frozen_runs(binding.find(loss.name), loss.args)
 
-    def pieces(self, split: str, *, evaluation: bool = True) -> Pieces:
+    def pieces(self, split: str, *, evaluation: bool = True, groups: bool | None = None) -> Pieces:
         """A split as encoded tokens, from the cache where they are there already.
 
-        For evaluation it is what of the split is scored; see `EvalConfig.at_most`.
+        Args:
+          split: its name.
+          evaluation: what of the split is scored; see `EvalConfig.at_most`.
+          groups: every ending of a dialogue, not the preferred one alone; None = in training where
+            the loss compares endings.
         """
+        if groups is None:
+            groups = not evaluation and level(binding.find(self.settings.loss.name)) == "sequence"
         data, most = self.settings.data, self.settings.eval.at_most
         source = self.split(split)
         if evaluation and 0 < most < len(source):
@@ -258,6 +265,7 @@ class Setup:
             cache_dir=self.cache,
             overflow=data.overflow,
             evaluation=evaluation,
+            groups=groups,
         )
 
     def batches(self, pieces: Pieces, *, shuffle: bool = False) -> Batches:
@@ -299,8 +307,11 @@ class Setup:
         """The ids that are a learned target in some split of the corpus: [n] int32, ascending."""
         found = []
         for split in self.corpus.splits:
-            arrays = self.pieces(split, evaluation=split != "train").arrays
-            found.append(np.unique(arrays["targets"][arrays["loss_weights"] > 0]))
+            held = [self.pieces(split, evaluation=split != "train")]
+            if held[0].counts.endings:
+                held.append(self.pieces(split, evaluation=split != "train", groups=True))
+            for arrays in (pieces.arrays for pieces in held):
+                found.append(np.unique(arrays["targets"][arrays["loss_weights"] > 0]))
         return np.unique(np.concatenate(found))
 
     def trained_params(self) -> dict:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import shutil
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ from jax.sharding import Mesh
 from dlm.commands.build import Training, build, total_updates, training_batches
 from dlm.commands.environment import describe_environment
 from dlm.commands.measure import Measure
+from dlm.commands.reference import REFERENCE, reference_log_probs
 from dlm.commands.reporting import write_results
 from dlm.commands.setup import Options, Setup, parse_options
 from dlm.commands.start import (
@@ -36,6 +38,7 @@ from dlm.core.errors import UserError
 from dlm.core.files import hold_folder, read_json, write_json
 from dlm.corpora.notices import notices
 from dlm.data.pipeline import Batches
+from dlm.losses.api import reads_reference
 from dlm.training import loop
 from dlm.training.checkpoints import Checkpoints
 from dlm.training.log import MetricsLog
@@ -95,6 +98,9 @@ def _train(setup: Setup, mesh: Mesh, logs: Path) -> dict[str, float]:
     like = shaped(jax.eval_shape(training.make_state, shapes), training.shardings)
 
     measure = Measure(setup)
+    if reads_reference(setup.loss):
+        found = reference_log_probs(setup, mesh, measure, batches.pieces)
+        training = replace(training, batches=training.batches.with_reference(found))
     checkpoints = Checkpoints(
         setup.workdir / CHECKPOINTS,
         digests={
@@ -199,7 +205,7 @@ def claim_workdir(setup: Setup) -> None:
             )
         return
     shutil.rmtree(workdir / TOKENIZER, ignore_errors=True)
-    for name in (BEFORE, MODEL_FILE):
+    for name in (BEFORE, MODEL_FILE, REFERENCE):
         (workdir / name).unlink(missing_ok=True)
     write_json(path, setup.resolved)
     write_json(workdir / "environment.json", describe_environment())

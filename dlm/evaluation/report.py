@@ -28,10 +28,14 @@ METRICS = (
     "dialogue_accuracy",
     "call_accuracy",
     "state_accuracy",
+    "preference_accuracy",
+    "margin",
+    "choice_accuracy",
+    "choice_accuracy_per_token",
     "exact_match",
     "bleu",
 )
-NUMBERS = ("loss", "perplexity", "supervised_tokens", "turns")  # the others are shares
+NUMBERS = ("loss", "perplexity", "margin", "supervised_tokens", "turns")  # the others are shares
 POINTS = ("bleu", "rouge1", "rouge2", "rougeL")  # shares that are written without a percent sign
 SPLITS = ("train", "validation", "test")
 LONGEST_READ = 400

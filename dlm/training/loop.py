@@ -30,7 +30,13 @@ from dlm.training.window import Clock, describe, describe_nonfinite, keep_batch,
 DTYPES = ("float32", "bfloat16")
 NONFINITE = ("raise", "skip")
 MAX_EMPTY = 1000  # steps of one log line without an update, after which a run is given up
-EVALUATED = ("validation/loss", "validation/token_accuracy", "validation/response_accuracy")
+EVALUATED = tuple(
+    f"validation/{metric}"
+    for metric in (
+        *("loss", "token_accuracy", "response_accuracy"),
+        *("preference_accuracy", "margin", "choice_accuracy"),
+    )
+)
 
 
 @dataclass(frozen=True)
