@@ -5,9 +5,8 @@
 
 Data: the demo files under $DLM_DATA_DIR/llamafactory-demo. Hardware: two CPU cores. Time: not
 measured yet. Expected: not measured yet; 240 conversations show that it runs.
-What cannot be done here: no loss compares two replies or reads a label. With set=dpo the chosen
-reply is learned (configs/preference.py compares the two), with set=kto every last reply is, wanted
-or not.
+With set=dpo the chosen reply is learned (configs/preference.py compares the two). What cannot be
+done: no loss reads a label, so with set=kto every last reply is learned, wanted or not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether DPO raises the margin of held-out pairs: both stages of configs/preference.py, five seeds.
+"""Whether DPO raises the margin of held-out pairs: configs/preference.py, both stages, five seeds.
 
     python experiments/preference_margin.py [--seeds=5] [--folder=DIR] [--output=FILE]
 
