@@ -161,6 +161,8 @@ def remarks(setup: Setup, batches: Batches, total: int) -> list[str]:
     lines = [batches.draws.describe()] if batches.draws else []
     if total < FEW_UPDATES:
         lines.append(f"only {total} updates: a model learns little by so few; raise train.epochs")
+    if reads_reference(setup.loss) and setup.settings.model.dropout:
+        lines.append("with model.dropout the model is not its own reference, even at first; take 0")
     if batches.pieces.counts.supervised.get("call") and not setup.settings.tools:
         lines.append("the dialogues hold calls and `tools` is empty: a conversation executes none")
     return lines
