@@ -5,8 +5,9 @@
 
 Data: the preference demo of LLaMA-Factory under $DLM_DATA_DIR/llamafactory-demo. Both replies and
 their history share a row; pairs that do not fit it are left out and counted. Hardware: two CPU
-cores. Time and figures: `experiments/preference_margin.py`, which does both stages with five seeds.
-Expected: on held-out pairs the margin, log p(chosen) - log p(rejected), rises.
+cores. Time: not measured yet. Expected: not measured yet; `experiments/preference_margin.py` does
+both stages with five seeds, and says whether the margin of held-out pairs, log p(chosen) - log
+p(rejected), rises.
 """
 
 from __future__ import annotations
