@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from dlm.tables.statistics import mcnemar, paired, summarise
 
 MOST_SHOWN = 20
 Pair = tuple[Run, Run]
+Names = tuple[str, str]  # of the two sides
 
 
 def compare(a: Sequence[Run], b: Sequence[Run]) -> list[Grid]:
@@ -28,10 +30,17 @@ def compare(a: Sequence[Run], b: Sequence[Run]) -> list[Grid]:
       UserError: the two sides share no seed.
     """
     pairs = _pairs(a, b)
-    grids = [_config_grid(pairs), _figure_grid(pairs)]
+    names = (_named([one for one, _ in pairs]), _named([other for _, other in pairs]))
+    grids = [_config_grid(pairs, names), _figure_grid(pairs, names)]
     for split in _splits(pairs):
-        grids += _response_grids(pairs, split)
+        grids += _response_grids(pairs, names, split)
     return [grid for grid in grids if grid.rows]
+
+
+def _named(runs: Sequence[Run]) -> str:
+    """A run's name; of several, what their names begin with."""
+    signs = zip(*(run.name for run in runs), strict=False)
+    return "".join(sign for sign, *_ in takewhile(lambda column: len(set(column)) == 1, signs))
 
 
 def _pairs(a: Sequence[Run], b: Sequence[Run]) -> list[Pair]:
@@ -44,7 +53,7 @@ def _pairs(a: Sequence[Run], b: Sequence[Run]) -> list[Pair]:
     return pairs
 
 
-def _config_grid(pairs: Sequence[Pair]) -> Grid:
+def _config_grid(pairs: Sequence[Pair], names: Names) -> Grid:
     """Keys that differ in a pair; the seed too, where a pair's differ."""
     rows = [
         (key, str(one.config.get(key, NONE)), str(other.config.get(key, NONE)))
@@ -52,11 +61,10 @@ def _config_grid(pairs: Sequence[Pair]) -> Grid:
         for key in sorted(one.config.keys() | other.config.keys())
         if one.config.get(key, NONE) != other.config.get(key, NONE)
     ]
-    one, other = pairs[0]
-    return Grid("Configs", ("key", one.name, other.name), tuple(dict.fromkeys(rows)))
+    return Grid("Configs", ("key", *names), tuple(dict.fromkeys(rows)))
 
 
-def _figure_grid(pairs: Sequence[Pair]) -> Grid:
+def _figure_grid(pairs: Sequence[Pair], names: Names) -> Grid:
     """Means over the pairs' seeds and their difference, with the paired t interval and p."""
     rows = []
     for name in dict.fromkeys(name for run in pairs[0] for name in run.figures):
@@ -77,9 +85,8 @@ def _figure_grid(pairs: Sequence[Pair]) -> Grid:
                 NONE if found.p is None else f"{found.p:.3g}",
             )
         )
-    one, other = pairs[0]
     title = f"Figures, {len(pairs)} pair{'s' * (len(pairs) > 1)} of runs"
-    header = ("figure", one.name, other.name, "difference", "95 % interval", "p")
+    header = ("figure", *names, "difference", "95 % interval", "p")
     return Grid(title, header, tuple(rows))
 
 
@@ -93,11 +100,11 @@ def _splits(pairs: Sequence[Pair]) -> list[str]:
     return sorted(set.intersection(*found))
 
 
-def _response_grids(pairs: Sequence[Pair], split: str) -> list[Grid]:
+def _response_grids(pairs: Sequence[Pair], names: Names, split: str) -> list[Grid]:
     """Responses written word for word, beside each other; see `exact_match`."""
     sides = [[_responses(run.workdir, split) for run in pair] for pair in pairs]
     shared = set.intersection(*(set(responses) for side in sides for responses in side))
-    units = sorted(shared)
+    units = [unit for unit in sides[0][0] if unit in shared]  # in the file's order
     if not units:
         return []
     for unit in units:
@@ -105,12 +112,11 @@ def _response_grids(pairs: Sequence[Pair], split: str) -> list[Grid]:
             said = (("not compared", f"the corpora differ at dialogue {unit[0]}"),)
             return [Grid(f"{split}: responses word for word", ("", "why"), said)]
     right = np.array([[[_right(side[k][u]) for u in units] for side in sides] for k in (0, 1)])
-    one, other = pairs[0]
     only = [int((right[k] & ~right[1 - k]).sum()) for k in (0, 1)]
     counts = (
         ("both", str(int((right[0] & right[1]).sum()))),
-        (f"only {one.name}", str(only[0])),
-        (f"only {other.name}", str(only[1])),
+        (f"only {names[0]}", str(only[0])),
+        (f"only {names[1]}", str(only[1])),
         ("neither", str(int((~right[0] & ~right[1]).sum()))),
     )
     grids = [Grid(f"{split}: responses word for word", ("right", "responses"), counts)]
@@ -121,7 +127,7 @@ def _response_grids(pairs: Sequence[Pair], split: str) -> list[Grid]:
     ]
     title = f"{split}: where one alone is right, {len(rows)} responses"
     title += f", the first {MOST_SHOWN}" * (len(rows) > MOST_SHOWN)
-    header = ("dialogue", "response", "seed", "gold", one.name, other.name)
+    header = ("dialogue", "response", "seed", "gold", *names)
     return [*grids, Grid(title, header, tuple(rows[:MOST_SHOWN]))]
 
 

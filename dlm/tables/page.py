@@ -23,7 +23,7 @@ td { vertical-align: top }
 td small { display: block; color: #777; white-space: nowrap }
 td:first-child small { white-space: normal }
 td a { color: inherit; text-decoration: underline dotted #999 }
-.text td, .text th { text-align: left }
+.text td, .text th { text-align: left; white-space: pre-line }
 .published td { color: #555; background: #f8f8f5 }
 .failed { color: #a33 }
 caption { text-align: left; padding: .4rem 0; color: #555 }

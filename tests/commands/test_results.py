@@ -103,6 +103,7 @@ def test_rows_are_paired_by_seed(folder):
     """Differences 0.01, 0.02, 0.03: mean 0.02, s 0.01, t interval 0.02 +- 4.302653 s / sqrt(3)."""
     found = runs.find(folder)
     configs, figures, counts, difference, _ = compare(*runs.two_sides(found, "runs/high,runs/low"))
+    assert configs.header == ("key", "runs/high-", "runs/low-")
     assert configs.rows == (("optimizer.learning_rate", "0.2", "0.1"),)
     (row,) = figures.rows
     assert row == (
@@ -110,7 +111,7 @@ def test_rows_are_paired_by_seed(folder):
     )
     # high 1110 1010 0110, low 1100 1000 1000
     assert dict(counts.rows) == {
-        **{"both": "3", "only runs/high-0": "4", "only runs/low-0": "1", "neither": "4"},
+        **{"both": "3", "only runs/high-": "4", "only runs/low-": "1", "neither": "4"},
     }
     assert difference.rows[0] == ("difference of shares", "+0.2500")  # (7 - 4) / 12
     assert difference.rows[1][0].startswith("95 % interval, bootstrap over dialogues and seeds")
@@ -183,6 +184,22 @@ def test_predictions_are_scored_without_a_model(tmp_path, capsys):
     assert "4 dialogues of validation, 4 responses" in out
     assert re.search(r"validation/exact_match +0\.750000  the run's own 0\.750000\n", out)
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_a_run_is_scored_again_to_the_same_figures(tmp_path, capsys):
+    """C55: what a run printed of its responses is recomputed from what it stored."""
+    words = flags(tmp_path, **{"eval.splits": "('validation',)"})
+    assert command_line.main(["train", *words]) == 0
+    capsys.readouterr()
+    stored = tmp_path / "run" / "predictions" / "validation.jsonl"
+    assert results(f"--rescore={stored}", f"--workdir={tmp_path / 'run'}") == 0
+    out = capsys.readouterr().out
+    found = re.findall(r"^(validation/\S+) +(\S+)  the run's own (\S+)$", out, re.M)
+    assert {"validation/exact_match", "validation/bleu"} <= {name for name, *_ in found}
+    assert all(again == own for _, again, own in found)
+    figures = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert all(float(own) == pytest.approx(figures[name], abs=1e-6) for name, _, own in found)
 
 
 def test_what_was_written_in_no_order_is_scored_as_wrong(tmp_path, capsys):
