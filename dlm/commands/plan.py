@@ -129,10 +129,23 @@ def describe_memory(found: Memory) -> str:
     return "\n".join(["", "memory of a step, MB a device", *rows])
 
 
-def describe_time(
+def estimate(setup: Setup, steps: int = 3) -> tuple[int, float]:
+    """Updates of a run, and seconds of one: the median of so many timed steps on this machine."""
+    mesh = make_mesh(setup.settings.mesh)
+    batches = training_batches(setup)
+    shapes = jax.eval_shape(setup.model.init, jax.random.key(0))
+    training = build(setup, mesh, batches, shapes)
+    first = [batches.batch(step) for step in range(steps + 1)]
+    state = shaped(jax.eval_shape(training.make_state, shapes), training.shardings)
+    with jax.set_mesh(mesh):
+        compiled = compile_step(training.step, state, first[0], mesh, training.frozen)
+        return training.total, step_seconds(setup, mesh, training, compiled, first)
+
+
+def step_seconds(
     setup: Setup, mesh: Mesh, training: Training, compiled: Any, batches: list[Batch]
-) -> str:
-    """Seconds of a step, the median of all but the first; from them tokens/s and hours."""
+) -> float:
+    """Seconds of a step, the median of all but the first."""
     params = setup.initial_params(mesh)
     state = jax.device_put(training.make_state(params), training.shardings)
     frozen, seconds = setup.frozen.params(mesh), []
@@ -140,13 +153,20 @@ def describe_time(
         start = time.perf_counter()
         state, _ = jax.block_until_ready(compiled(state, training.place(batch), frozen))
         seconds.append(time.perf_counter() - start)
-    step = statistics.median(seconds[1:])
+    return statistics.median(seconds[1:])
+
+
+def describe_time(
+    setup: Setup, mesh: Mesh, training: Training, compiled: Any, batches: list[Batch]
+) -> str:
+    """Seconds of a step; from them tokens/s and hours."""
+    step = step_seconds(setup, mesh, training, compiled, batches)
     tokens = statistics.fmean(int(np.sum(batch.segment_ids > 0)) for batch in batches)
     flop = statistics.fmean(
         step_flop(setup.model.config, batch, training.trainable) for batch in batches
     )
     return (
-        f"step             {step:.3g} s (median of {len(seconds) - 1}), {tokens / step:,.0f} "
+        f"step             {step:.3g} s (median of {len(batches) - 1}), {tokens / step:,.0f} "
         f"tokens/s, {flop / step / 1e9:,.0f} GFLOP/s\n"
         f"whole run        {training.total * step / 3600:.2f} hours = {training.total:,} updates x "
         f"{step:.3g} s; evaluations come on top"

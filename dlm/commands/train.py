@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from dlm.commands.build import Training, build, total_updates, training_batches
 from dlm.commands.environment import describe_environment
+from dlm.commands.identity import FREE, IDENTITY_FILE, identify
 from dlm.commands.measure import Measure
 from dlm.commands.reference import REFERENCE, reference_log_probs
 from dlm.commands.reporting import write_results
@@ -50,11 +51,6 @@ from dlm.training.tracker import Tracker
 
 BEFORE = "before.json"
 FEW_UPDATES = 50
-# Settings that no result depends on, but for rounding.
-FREE = {
-    *("data.cache_dir", "train.log_every", "train.accumulate", "loss.chunk"),
-    *("model.attention", "model.remat", "model.scan_layers"),
-}
 
 
 def run(argv: list[str]) -> int:
@@ -184,14 +180,15 @@ def first_state(setup: Setup, mesh: Mesh, training: Training, measure: Measure) 
 
 
 def claim_workdir(setup: Setup) -> None:
-    """Writes the config into the workdir; refuses one that holds the run of another config.
+    """Writes config and identity into the workdir; refuses one that holds another run.
 
     A workdir without a whole checkpoint holds no run yet: what an earlier start left there goes.
     Tokenizer and shape of the model are made and kept there.
 
     Raises:
-      UserError: names the fields that differ.
+      UserError: names the fields that differ, or the module whose source does.
     """
+    identity, known = identify(setup), setup.workdir / IDENTITY_FILE
     workdir, path = setup.workdir, setup.workdir / CONFIG_FILE
     if any((workdir / CHECKPOINTS).glob("*/manifest.json")) and path.exists():
         saved, given = flat(read_json(path)), flat(setup.resolved)
@@ -205,10 +202,17 @@ def claim_workdir(setup: Setup) -> None:
                 f"{workdir} holds another run: {name} was {saved.get(name)!r}, now "
                 f"{given.get(name)!r} ({len(differing)} fields differ); use another --workdir"
             )
+        for name in ("numerics", "sources"):  # the rest is held against the checkpoints
+            if known.exists() and read_json(known)[name] != identity[name]:
+                raise UserError(
+                    f"{workdir} holds another run: its {name} ({', '.join(identity['sources'])}) "
+                    "were changed since; use another --workdir"
+                )
         return
     shutil.rmtree(workdir / TOKENIZER, ignore_errors=True)
     for name in (BEFORE, MODEL_FILE, REFERENCE):
         (workdir / name).unlink(missing_ok=True)
     write_json(path, setup.resolved)
+    write_json(known, identity)
     write_json(workdir / "environment.json", describe_environment())
     _ = setup.tokenizer, setup.model  # made once, and saved

@@ -87,7 +87,7 @@ class Report:
 
 
 def write(report: Report, workdir: str | Path) -> Path:
-    """Writes report.md, report.html, summary.json and plots/learning_curve.png into a workdir.
+    """Writes report.md, report.html, summary.json, signatures.json and plots into a workdir.
 
     The curve is drawn from the workdir's `metrics.jsonl`. In `summary.json` a figure that is not
     finite is null.
@@ -98,6 +98,7 @@ def write(report: Report, workdir: str | Path) -> Path:
     workdir = Path(workdir)
     picture = learning_curve(workdir / "metrics.jsonl", workdir / "plots" / "learning_curve.png")
     finite = {n: value if math.isfinite(value) else None for n, value in report.figures.items()}
+    write_json(workdir / "signatures.json", dict(report.signatures))
     write_json(workdir / "summary.json", finite)
     page = _page(report)
     embedded = ""

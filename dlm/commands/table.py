@@ -1,0 +1,188 @@
+"""Makes the runs of an experiment that are missing, and writes its table.
+
+    python run.py table --experiment=experiments/NAME.py [--workdir=DIR] [--processes=N]
+                        [--only=ROW,...] [--seeds=0,1] [--quick] [--dry-run]
+
+Runs lie in DIR/runs (default DIR: `runs/NAME`), each under its name and identity: a finished one is
+never made again, a stopped one goes on, a failed one stands in the table with its reason and is
+tried again by the next call. The table shows every row and seed of the experiment; --only and
+--seeds say which of them are made now. --quick makes the experiment's short version, of the same
+rows, beside it in DIR/quick. --dry-run lists the runs and, of each row and task, times a few steps
+of training. Each of N processes gets its share of the cores and GPUs; Ctrl-C loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dlm.commands.build import Unclaimed
+from dlm.commands.identity import identify
+from dlm.commands.plan import estimate
+from dlm.commands.rescoring import rescored
+from dlm.commands.setup import Setup, parse_options, take_flag
+from dlm.core.config import flat
+from dlm.core.errors import UserError
+from dlm.core.files import hold_folder, read_json
+from dlm.tables import render, runner
+from dlm.tables.collect import collect
+from dlm.tables.jobs import Job, Resolve, Resolved, expand
+from dlm.tables.spec import Table, load
+from dlm.tables.store import STORE_FILE, Record, Store, read_run
+
+VALUES = ("experiment", "workdir", "processes", "only", "seeds")
+
+
+def run(argv: list[str]) -> int:
+    """The verb `table`."""
+    given: dict[str, str | None] = {}
+    rest = argv
+    for name in VALUES:
+        given[name], rest = take_flag(rest, name)
+    quick, dry = "--quick" in rest, "--dry-run" in rest
+    unknown = [word for word in rest if word not in ("--quick", "--dry-run")]
+    if unknown:
+        raise UserError(f"table does not know {unknown[0]!r}; see python run.py table --help")
+    if not given["experiment"]:
+        raise UserError("no experiment is named; add --experiment=experiments/NAME.py")
+    processes = given["processes"] or "1"
+    if not processes.isdecimal() or not int(processes):
+        raise UserError(f"--processes={processes} is no number of processes")
+    path = Path(given["experiment"])
+    table = load(path)
+    if quick:
+        table = replace(table, seeds=table.quick_seeds)
+    folder = Path(given["workdir"] or f"runs/{path.stem}") / ("quick" if quick else "")
+    runs = expand(table, folder, resolver(), quick=quick)
+    chosen = choose(table, runs, given["only"], given["seeds"])
+    if dry:
+        print(describe(chosen, int(processes)))
+        return 0
+    with hold_folder(folder):
+        make(folder, runs, chosen, int(processes))
+        print(write(table, folder, runs, quick=quick))
+    return 0
+
+
+def resolver() -> Resolve:
+    """What a command line of `train` means; corpora are opened once."""
+    corpora: dict[str, Any] = {}
+
+    def resolve(words: list[str]) -> Resolved:
+        setup = unclaimed(words)
+        key = repr((setup.settings.data.name, setup.settings.data.corpus_options(), setup.cache))
+        if key not in corpora:
+            corpora[key] = setup.corpus
+        setup.corpus = corpora[key]
+        return Resolved(flat(setup.resolved), identify(setup)["identity"])
+
+    return resolve
+
+
+def unclaimed(words: Sequence[str]) -> Setup:
+    """The parts of a run that is only looked at."""
+    options = parse_options(list(words))
+    if options.rest:
+        raise UserError(f"{options.rest[0]!r} is no setting")
+    return Unclaimed(options)
+
+
+def choose(table: Table, runs: list[Job], only: str | None, seeds: str | None) -> list[Job]:
+    """The runs that `--only` (a row's name, or several with commas) and `--seeds` leave.
+
+    Raises:
+      UserError: a row or seed is not of the table.
+    """
+    rows = [variant.name for variant in table.variants]
+    names = rows if only is None else [only] if only in rows else only.split(",")
+    numbers = [str(seed) for seed in table.seeds]
+    kept = numbers if seeds is None else seeds.split(",")
+    for flag, wanted, there in (("only", names, rows), ("seeds", kept, numbers)):
+        for name in wanted:
+            if name not in there:
+                raise UserError(
+                    f"--{flag}: {name!r} is not in the table; it has {', '.join(there)}"
+                )
+    return [run for run in runs if run.variant.name in names and str(run.seed) in kept]
+
+
+def state(run: Job) -> str:
+    """The state of a run by its workdir."""
+    record = read_run(run.workdir)
+    return record.state if record and record.identity == run.identity else "missing"
+
+
+def describe(runs: Sequence[Job], processes: int) -> str:
+    """A line for each run, and hours: updates x a step timed here, evaluations on top."""
+    costs: dict[tuple[str, str], tuple[int, float]] = {}
+    lines, seconds, seen = [], 0.0, set()
+    for run in runs:
+        key = run.variant.name, run.task.name
+        if key not in costs:
+            costs[key] = estimate(unclaimed(run.words))
+        updates, step = costs[key]
+        now = "as above" if run.identity in seen else state(run)
+        seconds += updates * step * (now not in ("done", "as above"))
+        seen.add(run.identity)
+        cost = f"{updates:,} updates x {step:.3g} s = {updates * step / 60:.1f} min"
+        lines.append(f"{now:<8} {run.workdir.name}: {cost}")
+    return "\n".join(
+        [
+            *lines,
+            f"{len(seen)} runs; those that are not done: {seconds / 3600:.2f} hours of training on "
+            f"what this process uses, one at a time (--processes={processes} shares the same "
+            "cores out); evaluations come on top",
+        ]
+    )
+
+
+def make(folder: Path, runs: Sequence[Job], chosen: Sequence[Job], processes: int) -> None:
+    """Makes those of the chosen runs that are not done, and stores what is known of all."""
+    store = Store(folder / STORE_FILE)
+
+    def ended(run: Job) -> None:
+        record = read_run(run.workdir)
+        store.put([record] if record else [])
+
+    runner.make([run for run in chosen if state(run) != "done"], processes, ended)
+    store.rebuild([folder / "runs"])
+
+
+def write(table: Table, folder: Path, runs: Sequence[Job], *, quick: bool) -> str:
+    """Collects the table's figures, writes it in every form, and returns it as text."""
+    by_workdir = {str(run.workdir.absolute()): run for run in runs}
+    records = {
+        record.workdir: record
+        for record in Store(folder / STORE_FILE).records()
+        if record.workdir in by_workdir and record.identity == by_workdir[record.workdir].identity
+    }
+    results = collect(
+        table,
+        runs,
+        records,
+        quick=quick,
+        provenance=provenance(list(records.values())),
+        rescored=lambda record: rescored(Path(record.workdir)),
+    )
+    return render.write(results, folder).read_text(encoding="utf-8")
+
+
+def provenance(records: Sequence[Record]) -> dict[str, str]:
+    """Commits, versions and devices of the runs, and when the last of them ended."""
+    found: dict[str, set[str]] = {"commit": set(), "jax": set(), "devices": set()}
+    ends = []
+    for record in records:
+        workdir = Path(record.workdir)
+        environment = read_json(workdir / "environment.json")
+        found["commit"].add(record.commit or "unknown")
+        found["jax"].add(environment["libraries"]["jax"])
+        found["devices"].add(", ".join(environment["devices"]))
+        if record.state == "done":
+            ends.append((workdir / "summary.json").stat().st_mtime)
+    said = {name: ", ".join(sorted(values)) for name, values in found.items() if values}
+    if ends:
+        said["last run"] = datetime.fromtimestamp(max(ends), UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return said

@@ -1,0 +1,137 @@
+"""The runs behind a table: one for each variant, task and seed, and what they may differ in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dlm.core.errors import UserError
+from dlm.tables.spec import Table, Task, Variant
+
+
+class Resolved(NamedTuple):
+    """What a command line means.
+
+    Attributes:
+      config: flat, every setting.
+      identity: of the run.
+    """
+
+    config: Mapping[str, Any]
+    identity: str
+
+
+Resolve = Callable[[list[str]], Resolved]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a table, made or yet to be made.
+
+    Attributes:
+      variant, task, seed: what it is for.
+      words: of its command line, behind the verb, without the workdir.
+      config: resolved and flat.
+      identity: equal ones are one run.
+      workdir: where it lives.
+    """
+
+    variant: Variant
+    task: Task
+    seed: int
+    words: tuple[str, ...]
+    config: Mapping[str, Any]
+    identity: str
+    workdir: Path
+
+
+def expand(table: Table, folder: Path, resolve: Resolve, *, quick: bool = False) -> list[Job]:
+    """All runs of a table, checked; two of one identity share a workdir.
+
+    Overrides of the task come first, then the table's quick ones, then the variant's.
+
+    Args:
+      table: the declaration.
+      folder: holds `runs/NAME-IDENTITY`, the identity cut to 8 digits.
+      resolve: the words of a command line -> what they mean.
+      quick: the version of minutes.
+
+    Raises:
+      UserError: a config is wrong, a row differs from its base in other keys than it declares, or
+        the best checkpoint would not be chosen by a validation figure.
+    """
+    runs: dict[tuple[str, str, int], Job] = {}
+    workdirs: dict[str, Path] = {}
+    for variant in table.variants:
+        for task, seed in product(table.tasks_of(variant), table.seeds):
+            words = words_of(table, variant, task, seed, quick=quick)
+            try:
+                config, identity = resolve(words)
+            except UserError as error:
+                raise UserError(f"variant {variant.name!r}, task {task.name!r}: {error}") from None
+            check_selection(config["train.metric"], variant, task)
+            name = f"{slug(variant.name)}-{slug(task.name)}-{seed}"
+            known = workdirs.setdefault(identity, workdir_of(folder / "runs", name, identity))
+            run = Job(variant, task, seed, tuple(words), config, identity, known)
+            runs[variant.name, task.name, seed] = run
+    for run in runs.values():
+        base = table.base_of(run.variant)
+        other = base and runs.get((base.name, run.task.name, run.seed))
+        if other:
+            check_difference(run, other)
+    return list(runs.values())
+
+
+def words_of(table: Table, variant: Variant, task: Task, seed: int, *, quick: bool) -> list[str]:
+    """The command line of a run."""
+    settings = {**task.overrides, **(table.quick if quick else {}), **variant.overrides}
+    flags = [f"--config.{name}={value}" for name, value in settings.items()]
+    return [f"--config={task.config}", *flags, f"--config.seed={seed}"]
+
+
+def check_selection(metric: str, variant: Variant, task: Task) -> None:
+    """Refuses a run whose best checkpoint is chosen by anything but validation."""
+    if not metric.startswith("validation/"):
+        raise UserError(
+            f"variant {variant.name!r}, task {task.name!r}: train.metric={metric!r} would choose "
+            "the checkpoint by what is no validation figure; name one, 'validation/...'"
+        )
+
+
+def check_difference(run: Job, base: Job) -> None:
+    """Refuses two runs that differ in other keys than their rows declare.
+
+    Declared are the overrides that one has and the other has not, or has with another value.
+    """
+    ours, theirs = run.variant.overrides, base.variant.overrides
+    keys = ours.keys() | theirs.keys()
+    declared = {key for key in keys if key not in ours or key not in theirs}
+    declared |= {key for key in keys - declared if ours[key] != theirs[key]}
+    settings = run.config.keys() | base.config.keys()
+    absent = object()
+    differing = {
+        name for name in settings if run.config.get(name, absent) != base.config.get(name, absent)
+    }
+    where = f"variant {run.variant.name!r} against {base.variant.name!r}, task {run.task.name!r}"
+    for name in sorted(differing):
+        if not any(name == key or name.startswith(f"{key}.") for key in declared):
+            values = f"{base.config.get(name)!r} and {run.config.get(name)!r}"
+            raise UserError(f"{where}: {name} differs ({values}) and is not declared; override it")
+    for key in sorted(declared):
+        if not any(name == key or name.startswith(f"{key}.") for name in differing):
+            raise UserError(f"{where}: {key} is declared and does not differ; leave it out")
+
+
+def workdir_of(folder: Path, name: str, identity: str) -> Path:
+    """Where a run of this identity lies already, under whatever name; else where it will."""
+    found = sorted(folder.glob(f"*-{identity[:8]}"))
+    return found[0] if found else folder / f"{name}-{identity[:8]}"
+
+
+def slug(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^\w.=+]+", "_", name).strip("_")[:60]

@@ -1,0 +1,51 @@
+"""Token losses and normalisers on a task and on chat, at a small budget.
+
+    python run.py table --experiment=experiments/losses_small.py --workdir=runs/losses_small
+
+Data: dialog bAbI and XDailyDialog under $DLM_DATA_DIR. Hardware: two CPU cores. Time: a few minutes
+a run; --dry-run says it. Expected: not measured yet.
+"""
+
+from __future__ import annotations
+
+from dlm.tables.spec import Column, Table, Task, Variant
+
+SHORT = {"train.epochs": None, "train.steps": 300, "train.eval_every": 100}
+CHAT = {"eval.splits": ("test",), "eval.scorers": ("bleu", "distinct"), "eval.dialogues": 50}
+SMOOTHED = {"loss.name": "label_smoothing", "loss.args.epsilon": 0.1}
+UNITS = ("turn", "dialogue")
+
+
+def get_table() -> Table:
+    """Seven losses, two corpora, three seeds."""
+    return Table(
+        title="Losses and normalisers",
+        caption=(
+            "From scratch, 300 updates. bAbI task 5: share of bot turns whose every token is the "
+            "argmax given the gold history, in percent, and nats a supervised token by plain "
+            "cross-entropy whatever was trained. Chat: XDailyDialog in English; greedy replies to "
+            "the gold histories of 50 test dialogues, distinct n-grams over all n-grams."
+        ),
+        tasks=(
+            Task("babi5", "configs/babi_dialog.py:task=5", {**SHORT, "eval.splits": ("test",)}),
+            Task("chat", "configs/xdailydialog.py:language=en", {**SHORT, **CHAT}),
+        ),
+        columns=(
+            Column("bAbI 5, responses", "babi5", "test/response_accuracy"),
+            Column("bAbI 5, loss", "babi5", "test/loss", False, 1.0, 3),
+            Column("Chat, perplexity", "chat", "test/perplexity", False, 1.0),
+            Column("Chat, BLEU", "chat", "test/bleu"),
+            Column("Chat, distinct-1", "chat", "test/distinct_1"),
+            Column("Chat, distinct-2", "chat", "test/distinct_2"),
+        ),
+        variants=(
+            Variant("cross-entropy"),
+            Variant("label smoothing 0.1", SMOOTHED),
+            Variant("focal, gamma 2", {"loss.name": "focal", "loss.args.gamma": 2.0}),
+            Variant("unlikelihood", {"loss.name": "unlikelihood", "loss.args.alpha": 1.0}),
+            *(Variant(f"mean over each {unit}", {"loss.normaliser": unit}) for unit in UNITS),
+            Variant("token sums over dialogues", {"loss.normaliser": "risk"}),
+        ),
+        seeds=(0, 1, 2),
+        quick={"train.steps": 10, "train.eval_every": 5, "eval.at_most": 20, "eval.dialogues": 2},
+    )

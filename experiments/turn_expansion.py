@@ -1,0 +1,58 @@
+"""One pass over a dialogue against an example for each turn, at equal supervised tokens.
+
+    python run.py table --experiment=experiments/turn_expansion.py --workdir=runs/turn_expansion
+
+Both rows learn every message of every dialogue as often: the epochs are equal, the batches are not.
+A turn as an example of its own is read with its history, so a dialogue of n turns is read about
+n / 2 times; the tasks differ in their number of turns. Data: the dialog bAbI release under
+$DLM_DATA_DIR/dialog-babi. Hardware: two CPU cores. Time: --dry-run says it. Expected: not measured
+yet.
+"""
+
+from __future__ import annotations
+
+from dlm.tables.spec import Column, Table, Task, Variant
+
+CONFIG = "configs/babi_dialog.py:task={}"
+EQUAL = {"train.steps": None, "train.eval_every": None, "eval.splits": ("test",)}
+EPOCHS = {1: 6.0, 4: 6.0, 5: 2.0}  # a few minutes a run
+
+
+def get_table() -> Table:
+    """Three tasks of bAbI, three seeds."""
+    tasks = [
+        Task(f"babi{task}", CONFIG.format(task), {**EQUAL, "train.epochs": epochs})
+        for task, epochs in EPOCHS.items()
+    ]
+    columns = []
+    for task, number in zip(tasks, EPOCHS, strict=True):
+        columns += [
+            Column(f"Task {number}, responses", task.name, "test/response_accuracy"),
+            Column(f"Task {number}, loss", task.name, "test/loss", False, 1.0, 3),
+            Column(f"Task {number}, seconds", task.name, "train/seconds", False, 1.0, 0),
+            Column(
+                f"Task {number}, supervised tokens/s",
+                task.name,
+                "train/supervised_tokens_per_second",
+                scale=1.0,
+                digits=0,
+            ),
+        ]
+    return Table(
+        title="A single pass against per-turn expansion",
+        caption=(
+            "Dialog bAbI from scratch, equal supervised tokens: "
+            + ", ".join(f"task {task} {epochs:g} epochs" for task, epochs in EPOCHS.items())
+            + ". Responses: share of bot turns whose every token is the argmax given the gold "
+            "history, in percent; loss: nats a supervised token; seconds: of training, evaluation "
+            "left out. The rows of a batch are equally long, so the second row makes more updates."
+        ),
+        tasks=tuple(tasks),
+        columns=tuple(columns),
+        variants=(
+            Variant("single pass"),
+            Variant("an example a turn", {"policy.expand": True}),
+        ),
+        seeds=(0, 1, 2),
+        quick={"train.epochs": 0.2, "eval.at_most": 20, "eval.dialogues": 2},
+    )

@@ -1,0 +1,156 @@
+"""The verb `table` on runs of seconds: killed, gone on with, failing, and never made twice."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import run
+from tests.commands.small_run import flags
+
+pytestmark = pytest.mark.slow  # tests/tables/test_runner.py has the same with a stand-in, quickly
+
+ROOT = Path(run.__file__).parent
+EXPERIMENT = """
+from dlm.tables.spec import Column, Published, Table, Task, Variant
+
+
+def get_table():
+    return Table(
+        title="Tiny",
+        caption="Shares of responses.",
+        tasks=(Task("chat", {config!r}, {overrides!r}),),
+        columns=(
+            Column("Loss", "chat", "validation/loss", False, 1.0),
+            Column("Exact", "chat", "validation/exact_match"),
+        ),
+        variants=(Variant("plain"), Variant("smooth", {smooth!r}){more}),
+        seeds=(0, 1),
+        quick={{"train.steps": 2}},
+    )
+"""
+SMOOTH = {"loss.name": "label_smoothing", "loss.args.epsilon": 0.1}
+BROKEN = ', Variant("broken", {"train.metric": "validation/nothing"})'
+
+
+def write(folder: Path, more: str = "", **changes: object) -> Path:
+    """The experiment's file, its runs those of `small_run`."""
+    config, _, *words = flags(folder, **{"train.steps": 6, "train.log_every": 2, **changes})
+    pairs = [word.removeprefix("--config.").split("=", 1) for word in words]
+    overrides = dict(pairs)
+    path = folder / "tiny.py"
+    source = config.removeprefix("--config=")
+    path.write_text(EXPERIMENT.format(config=source, overrides=overrides, smooth=SMOOTH, more=more))
+    return path
+
+
+def words(path: Path, *more: str) -> list[str]:
+    workdir = f"--workdir={path.parent / 'table'}"
+    return ["table", f"--experiment={path}", workdir, "--processes=2", *more]
+
+
+def finished(path: Path) -> dict[str, int]:
+    """When each run was finished, by its name without the identity."""
+    found = (path.parent / "table" / "runs").glob("*/summary.json")
+    return {one.parent.name.rpartition("-")[0]: one.stat().st_mtime_ns for one in found}
+
+
+def test_a_table_from_its_declaration_to_its_cells(tmp_path, capsys):
+    path = write(tmp_path, BROKEN)
+    assert run.guarded(words(path, "--dry-run")) == 0
+    listed = capsys.readouterr().out
+    assert "missing  plain-chat-0-" in listed
+    assert "6 runs; those that are not done:" in listed
+    assert not (tmp_path / "table").exists()
+
+    assert run.guarded(words(path, "--only=plain", "--seeds=1")) == 0
+    assert set(finished(path)) == {"plain-chat-1"}
+    first = finished(path)
+    assert run.guarded(words(path)) == 0
+    assert finished(path)["plain-chat-1"] == first["plain-chat-1"]
+    assert set(finished(path)) == {f"{row}-chat-{i}" for row in ("plain", "smooth") for i in (0, 1)}
+    printed = capsys.readouterr().out
+    assert "train.metric='validation/nothing' is not evaluated" in printed
+    assert "failed broken-chat-0" in printed
+
+    # Common initial weights: before training both rows measure the same, seed by seed.
+    before = {
+        one.parent.name.rpartition("-")[0]: json.loads(one.read_text())["validation/loss"]
+        for one in (tmp_path / "table" / "runs").glob("*/before.json")
+    }
+    assert before["plain-chat-0"] == before["smooth-chat-0"] != before["plain-chat-1"]
+
+    # Stored predictions that were changed since are found out.
+    (workdir,) = (tmp_path / "table" / "runs").glob("plain-chat-0-*")
+    stored = workdir / "predictions" / "validation.jsonl"
+    lines = [json.loads(line) for line in stored.read_text().splitlines()]
+    for line in lines:
+        line["predicted"] = line["gold"]
+    stored.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run.guarded(words(path, "--only=plain")) == 0
+    assert "1/2 seeds" in capsys.readouterr().out
+
+
+def test_a_killed_table_goes_on(tmp_path, capsys):
+    path = write(tmp_path, **{"train.steps": 3000, "train.save_every": 20, "train.eval_every": 500})
+    started = [sys.executable, "run.py", *words(path)]
+    process = subprocess.Popen(started, cwd=ROOT)
+    runs = tmp_path / "table" / "runs"
+    for _ in range(1200):
+        if list(runs.glob("*/checkpoints/*/manifest.json")):
+            break
+        time.sleep(0.25)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 130
+    saved = [int(one.parent.name) for one in runs.glob("*/checkpoints/*/manifest.json")]
+    assert saved
+    assert not finished(path)
+    assert not list(runs.glob("*/failure.json"))
+    process = subprocess.Popen(started, cwd=ROOT)
+    for _ in range(1200):
+        logs = [one.read_text() for one in runs.glob("*/log.txt")]
+        if any("resuming" in log for log in logs):
+            break
+        time.sleep(0.25)
+    process.kill()
+    process.wait()
+    assert any("resuming" in log for log in logs)
+
+
+def test_an_undeclared_difference_is_refused_in_one_line(tmp_path, capsys):
+    path = write(tmp_path)
+    config = tmp_path / "coupled.py"
+    config.write_text(
+        (ROOT / "configs" / "jsonl.py")
+        .read_text()
+        .replace(
+            "    return config",
+            "    config.loss.chunk = config.train.get_ref('log_every')\n    return config",
+        )
+    )
+    text = path.read_text().replace(str(ROOT / "configs" / "jsonl.py"), str(config))
+    path.write_text(text.replace(repr(SMOOTH), repr({"train.log_every": 3})))
+    assert run.guarded(words(path)) == 2
+    message = capsys.readouterr().err
+    assert "variant 'smooth' against 'plain', task 'chat': loss.chunk differs (2 and 3)" in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "table" / "runs").exists()
+
+
+def test_what_is_no_table_is_told(tmp_path, capsys):
+    path = write(tmp_path)
+    for more, message in {
+        "--only=plane": "--only: 'plane' is not in the table; it has plain, smooth",
+        "--seeds=2": "--seeds: '2' is not in the table; it has 0, 1",
+        "--fast": "table does not know '--fast'",
+    }.items():
+        assert run.guarded(words(path, more)) == 2
+        assert message in capsys.readouterr().err
+    assert run.guarded(["table"]) == 2
+    assert "no experiment is named; add --experiment=" in capsys.readouterr().err
