@@ -106,8 +106,8 @@ def test_a_killed_table_goes_on(tmp_path, capsys):
         if list(runs.glob("*/checkpoints/*/manifest.json")):
             break
         time.sleep(0.25)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(120) == 130
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(300) == 130
     saved = [int(one.parent.name) for one in runs.glob("*/checkpoints/*/manifest.json")]
     assert saved
     assert not finished(path)

@@ -20,12 +20,13 @@ from dlm.tables.spec import Task, Variant
 ROOT = Path(runner.PROGRAM).parent
 FAKE = Path(__file__).with_name("fake_run.py")
 INTERRUPTED = """
-import sys
+import signal, sys
 from pathlib import Path
 from dlm.core.interrupts import termination_interrupts
 from dlm.tables import runner
 from tests.tables.test_runner import FAKE, runs
 runner.PROGRAM = FAKE
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 try:
     with termination_interrupts():
         runner.make(runs(Path(sys.argv[1]), 3), 1, print)
