@@ -4,10 +4,11 @@
     python run.py results --rescore=PREDICTIONS.jsonl --config=FILE[:ARG] [--split=NAME]
     python run.py results --collect=DIR --output=FILE
 
-DIR holds runs: itself, or folders in it. --where keeps those whose config has the value, and may be
-repeated. --compare shows two runs side by side: their configs, their figures, and the responses
-that only one of them has right; a RUN that begins the names of several seeds stands for all of
-them, paired by seed. --html writes the same as a page, with the learning curves.
+DIR holds runs, in folders below it; its results.sqlite is made anew from them. --where keeps those
+whose config has the value, and may be repeated. --compare shows two runs side by side: their
+configs, their figures, and the responses that only one of them has right; a RUN that begins the
+names of several seeds stands for all of them, paired by seed. --html writes the same as a page,
+with the learning curves.
 
 --rescore scores a file of predictions without a model, also one from elsewhere: a line holds
 `dialogue` (its id), `unit` (which of its responses, from 0) and `predicted` (its messages). The
@@ -36,7 +37,7 @@ from dlm.evaluation.predict import Prediction, read_predictions, spelled
 from dlm.tables import overview, plots, runs
 from dlm.tables.comparison import compare
 from dlm.tables.render import collect
-from dlm.tables.runs import Run
+from dlm.tables.store import Record
 
 
 def run(argv: list[str]) -> int:
@@ -70,10 +71,10 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def picture(found: Sequence[Run]) -> str:
+def picture(found: Sequence[Record]) -> str:
     """The learning curves of runs as a data URI; "" where none has logged any."""
     with TemporaryDirectory() as folder:
-        path = plots.run_curves([(one.name, one.workdir) for one in found], Path(folder))
+        path = plots.run_curves([(one.name, Path(one.workdir)) for one in found], Path(folder))
         if path is None:
             return ""
         return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -90,7 +90,7 @@ class Results:
       table: the declaration, reduced to the rows and seeds that were asked for.
       cells: by (variant, column title); a row that does not run on a column's task has none there.
       comparisons: of the cells that are whole, and whose base row's cell is.
-      verdicts: of the cells that a published row is held against.
+      verdicts: by (published row's name, column title), of the rows that stand beside one of ours.
       best: column title -> the variants that may be bold: the best mean, whole, and significantly
         better than its base after Holm.
       signatures: column title -> how its metric is measured.

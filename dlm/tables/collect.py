@@ -58,7 +58,7 @@ def collect(
                 cells[variant.name, column.title] = _cell(own, records, again, column, signatures)
     comparisons = compare(table, cells)
     verdicts = {
-        (row.beside, title): judge(row, title, cells.get((row.beside, title)), table)
+        (row.name, title): judge(row, title, cells.get((row.beside, title)), table)
         for row in table.published
         for title in row.cells
         if row.beside

@@ -8,20 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
+from dlm.core.config import flat
 from dlm.core.errors import UserError
 from dlm.dialogue.template import message_text
 from dlm.evaluation.predict import Prediction, read_predictions, spelled
 from dlm.tables.layout import NONE, Grid
 from dlm.tables.resampling import paired_bootstrap
-from dlm.tables.runs import Run
 from dlm.tables.statistics import mcnemar, paired, summarise
+from dlm.tables.store import Record
 
 MOST_SHOWN = 20
-Pair = tuple[Run, Run]
+Pair = tuple[Record, Record]
 Names = tuple[str, str]  # of the two sides
 
 
-def compare(a: Sequence[Run], b: Sequence[Run]) -> list[Grid]:
+def compare(a: Sequence[Record], b: Sequence[Record]) -> list[Grid]:
     """What differs between two sides: config, figures, and responses that one alone has right.
 
     Runs are paired by seed where both sides have several; two single runs are a pair as they are.
@@ -37,13 +38,13 @@ def compare(a: Sequence[Run], b: Sequence[Run]) -> list[Grid]:
     return [grid for grid in grids if grid.rows]
 
 
-def _named(runs: Sequence[Run]) -> str:
+def _named(runs: Sequence[Record]) -> str:
     """A run's name; of several, what their names begin with."""
     signs = zip(*(run.name for run in runs), strict=False)
     return "".join(sign for sign, *_ in takewhile(lambda column: len(set(column)) == 1, signs))
 
 
-def _pairs(a: Sequence[Run], b: Sequence[Run]) -> list[Pair]:
+def _pairs(a: Sequence[Record], b: Sequence[Record]) -> list[Pair]:
     if len(a) == len(b) == 1:
         return [(a[0], b[0])]
     seeds = {run.seed: run for run in b}
@@ -55,12 +56,12 @@ def _pairs(a: Sequence[Run], b: Sequence[Run]) -> list[Pair]:
 
 def _config_grid(pairs: Sequence[Pair], names: Names) -> Grid:
     """Keys that differ in a pair; the seed too, where a pair's differ."""
-    rows = [
-        (key, str(one.config.get(key, NONE)), str(other.config.get(key, NONE)))
-        for one, other in pairs
-        for key in sorted(one.config.keys() | other.config.keys())
-        if one.config.get(key, NONE) != other.config.get(key, NONE)
-    ]
+    rows = []
+    for pair in pairs:
+        one, other = (flat(run.config) for run in pair)
+        for key in sorted(one.keys() | other.keys()):
+            if one.get(key, NONE) != other.get(key, NONE):
+                rows.append((key, str(one.get(key, NONE)), str(other.get(key, NONE))))
     return Grid("Configs", ("key", *names), tuple(dict.fromkeys(rows)))
 
 
@@ -93,7 +94,7 @@ def _figure_grid(pairs: Sequence[Pair], names: Names) -> Grid:
 def _splits(pairs: Sequence[Pair]) -> list[str]:
     """The splits that every run has written predictions of."""
     found = [
-        {path.stem for path in (run.workdir / "predictions").glob("*.jsonl")}
+        {path.stem for path in Path(run.workdir, "predictions").glob("*.jsonl")}
         for pair in pairs
         for run in pair
     ]
@@ -152,8 +153,8 @@ def _test_grid(
     return Grid(f"{split}: the difference", ("", "value"), tuple(rows))
 
 
-def _responses(workdir: Path, split: str) -> dict[tuple[str, int], Prediction]:
-    path = workdir / "predictions" / f"{split}.jsonl"
+def _responses(workdir: str, split: str) -> dict[tuple[str, int], Prediction]:
+    path = Path(workdir, "predictions", f"{split}.jsonl")
     return {(p.dialogue, p.unit): p for p in read_predictions(path)}
 
 

@@ -8,22 +8,23 @@ from pathlib import Path
 
 from dlm.evaluation.pages import html_document
 from dlm.tables import page
-from dlm.tables.layout import Grid
-from dlm.tables.runs import Run
+from dlm.tables.layout import Grid, told
+from dlm.tables.store import Record
 
 SPLITS = ("validation", "test")
 METRICS = ("loss", "response_accuracy", "joint_goal_accuracy", "bleu")
 SHORT_COMMIT = 8
+STATES = {"done": "done", "missing": "unfinished"}  # goes on by the same command
 
 
-def listed(runs: Sequence[Run]) -> Grid:
+def listed(runs: Sequence[Record]) -> Grid:
     """Name, state, seed, main figures (as logged, shares in 0..1) and commit of each run."""
     wanted = [f"{split}/{metric}" for split in SPLITS for metric in METRICS]
     names = [name for name in wanted if any(run.figures.get(name) is not None for run in runs)]
     rows = tuple(
         (
             run.name,
-            run.state,
+            f"failed: {told(run.reason)}" if run.state == "failed" else STATES[run.state],
             str(run.seed),
             *(_number(run.figures.get(name)) for name in names),
             run.commit[:SHORT_COMMIT],
@@ -46,7 +47,7 @@ def text(grid: Grid) -> str:
 
 
 def report(
-    folder: Path, runs: Sequence[Run], grids: Sequence[Grid], curves: str, target: Path
+    folder: Path, runs: Sequence[Record], grids: Sequence[Grid], curves: str, target: Path
 ) -> str:
     """The page of a folder's runs.
 
@@ -66,7 +67,7 @@ def report(
     return html_document(str(folder), parts, style=page.STYLE, script=page.SCRIPT)
 
 
-def _best_page(run: Run) -> Path:
+def _best_page(run: Record) -> Path:
     """A run's report, or its folder before there is one."""
-    own = run.workdir / "report.html"
-    return own if own.exists() else run.workdir
+    own = Path(run.workdir, "report.html")
+    return own if own.exists() else own.parent

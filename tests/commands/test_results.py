@@ -31,9 +31,15 @@ def write_lines(path, records) -> None:
 def make_run(folder, *, seed=0, rate=0.1, accuracy=None, right="", commit="0123456789ab"):
     """A workdir as `train` leaves it; `right` says of each dialogue whether its response is."""
     folder.mkdir(parents=True)
-    config = {"seed": seed, "optimizer": {"learning_rate": rate}, "loss": {"name": "focal"}}
+    config = {
+        "seed": seed,
+        "init": "scratch",
+        "optimizer": {"learning_rate": rate},
+        "loss": {"name": "focal"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "environment.json").write_text(json.dumps({"commit": commit}))
+    identity = {"identity": f"{seed}-{rate}", "commit": commit}
+    (folder / "identity.json").write_text(json.dumps(identity))
     write_lines(
         folder / "metrics.jsonl",
         [{"step": s, "updates": s, "validation/loss": 2.0 / (s + 1)} for s in (0, 10, 20)],
@@ -56,6 +62,10 @@ def folder(tmp_path):
             path, right = tmp_path / "runs" / f"{name}-{seed}", written[name][seed]
             make_run(path, seed=seed, rate=rate, accuracy=value, right=right)
     make_run(tmp_path / "runs" / "stopped", seed=5)
+    for name in ("twin-a", "twin-b"):
+        make_run(tmp_path / "runs" / name)
+    failure = tmp_path / "runs" / "twin-b" / "failure.json"
+    failure.write_text(json.dumps({"reason": "error: no memory"}))
     return tmp_path
 
 
@@ -67,15 +77,16 @@ def test_runs_are_listed_with_state_seed_figures_and_commit(folder, capsys):
     assert results(f"--workdir={folder}") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1] == ["run", "state", "seed", "test/response_accuracy", "commit"]
-    assert ["runs/high-1", "done", "1", "0.7200", "01234567"] in lines
-    assert ["runs/stopped", "unfinished", "5", "01234567"] in lines
-    assert len(lines) == 2 + 7
+    assert ["high-1", "done", "1", "0.7200", "01234567"] in lines
+    assert ["stopped", "unfinished", "5", "01234567"] in lines
+    assert ["twin-b", "failed:", "no", "memory", "0", "01234567"] in lines
+    assert len(lines) == 2 + 9
 
 
 def test_conditions_filter_on_the_config(folder, capsys):
     results(f"--workdir={folder}", "--where=optimizer.learning_rate=0.2", "--where", "seed=1")
     out = capsys.readouterr().out
-    assert re.findall(r"runs/\S+", out) == ["runs/high-1"]
+    assert re.findall(r"(?:low|high)-\d", out) == ["high-1"]
     with pytest.raises(UserError, match=r"did you mean 'optimizer.learning_rate'"):
         results(f"--workdir={folder}", "--where=optimizer.learning_rat=0.2")
     with pytest.raises(UserError, match="write key=value"):
@@ -83,14 +94,14 @@ def test_conditions_filter_on_the_config(folder, capsys):
 
 
 def test_two_runs_are_shown_side_by_side(folder, capsys):
-    results(f"--workdir={folder}", "--compare=runs/low-0,runs/high-0")
+    results(f"--workdir={folder}", "--compare=low-0,high-0")
     out = capsys.readouterr().out
     assert re.search(r"optimizer.learning_rate +0\.1 +0\.2\n", out)
     assert "loss.name" not in out
     assert re.search(r"test/response_accuracy +0\.69 +0\.7 +−0\.01 +– +–\n", out)
     assert "perplexity" not in out  # it is no number on either side
     # 1100 beside 1110: two right on both sides, one on the second alone, one on neither
-    for what, count in (("both", 2), ("only runs/low-0", 0), ("only runs/high-0", 1)):
+    for what, count in (("both", 2), ("only low-0", 0), ("only high-0", 1)):
         assert re.search(rf"  {what} +{count}\n", out)
     assert re.search(r"p, McNemar over responses +1\n", out)
     assert "where one alone is right, 1 responses" in out
@@ -102,8 +113,8 @@ def test_two_runs_are_shown_side_by_side(folder, capsys):
 def test_rows_are_paired_by_seed(folder):
     """Differences 0.01, 0.02, 0.03: mean 0.02, s 0.01, t interval 0.02 +- 4.302653 s / sqrt(3)."""
     found = runs.find(folder)
-    configs, figures, counts, difference, _ = compare(*runs.two_sides(found, "runs/high,runs/low"))
-    assert configs.header == ("key", "runs/high-", "runs/low-")
+    configs, figures, counts, difference, _ = compare(*runs.two_sides(found, "high,low"))
+    assert configs.header == ("key", "high-", "low-")
     assert configs.rows == (("optimizer.learning_rate", "0.2", "0.1"),)
     (row,) = figures.rows
     assert row == (
@@ -111,7 +122,7 @@ def test_rows_are_paired_by_seed(folder):
     )
     # high 1110 1010 0110, low 1100 1000 1000
     assert dict(counts.rows) == {
-        **{"both": "3", "only runs/high-": "4", "only runs/low-": "1", "neither": "4"},
+        **{"both": "3", "only high-": "4", "only low-": "1", "neither": "4"},
     }
     assert difference.rows[0] == ("difference of shares", "+0.2500")  # (7 - 4) / 12
     assert difference.rows[1][0].startswith("95 % interval, bootstrap over dialogues and seeds")
@@ -119,8 +130,8 @@ def test_rows_are_paired_by_seed(folder):
 
 def test_swapping_the_sides_swaps_the_sign(folder):
     found = runs.find(folder)
-    one = compare(*runs.two_sides(found, "runs/high,runs/low"))[1].rows[0]
-    other = compare(*runs.two_sides(found, "runs/low,runs/high"))[1].rows[0]
+    one = compare(*runs.two_sides(found, "high,low"))[1].rows[0]
+    other = compare(*runs.two_sides(found, "low,high"))[1].rows[0]
     assert (one[3], other[3]) == ("+0.02", "−0.02")
     assert one[5] == other[5]
 
@@ -128,17 +139,17 @@ def test_swapping_the_sides_swaps_the_sign(folder):
 def test_responses_to_other_gold_are_not_compared(folder):
     path = folder / "runs/low-0/predictions/test.jsonl"
     write_lines(path, [prediction(0, True, gold=OTHER)])
-    grids = compare(*runs.two_sides(runs.find(folder), "runs/high-0,runs/low-0"))
+    grids = compare(*runs.two_sides(runs.find(folder), "high-0,low-0"))
     assert grids[-1].rows == (("not compared", "the corpora differ at dialogue d0"),)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--compare=runs/low-0,runs/none"], "there are runs/high-0, runs/high-1"),
-        (["--compare=runs/low-0"], "write RUN,RUN"),
-        (["--compare=runs/,runs/stopped"], "runs/high-0 and runs/low-0 have the same seed 0"),
-        (["--compare=runs/low,runs/stopped"], "share no seed"),
+        (["--compare=low-0,none"], "there are high-0, high-1"),
+        (["--compare=low-0"], "write RUN,RUN"),
+        (["--compare=low,twin"], "twin-a and twin-b have the same seed 0"),
+        (["--compare=low,stopped"], "share no seed"),
         (["--wher=a"], "results does not know '--wher=a'"),
     ],
 )
@@ -156,7 +167,7 @@ def test_a_folder_without_runs_is_refused(tmp_path):
 
 def test_the_report_is_one_file_with_curves_and_links(folder, capsys):
     target = folder / "out" / "runs.html"
-    results(f"--workdir={folder}", f"--html={target}", "--compare=runs/low-0,runs/high-0")
+    results(f"--workdir={folder}", f"--html={target}", "--compare=low-0,high-0")
     page = target.read_text(encoding="utf-8")
     assert page.count("<table") == 6  # the list, and the five of the comparison
     assert 'href="../runs/high-1"' in page

@@ -164,10 +164,10 @@ def test_a_published_cell_is_judged_by_the_tolerance_set_beforehand(
     value, tolerance, difference, verdict
 ):
     row = Published("P", "S", {"BLEU": value}, "V", tolerance, beside="plain")
-    told = fill(table(row)).verdicts["plain", "BLEU"]
+    told = fill(table(row)).verdicts["P", "BLEU"]
     assert told.difference == pytest.approx(difference)
     assert (told.value, told.verdict) == (value, verdict)
-    unfinished = fill(table(row), plain_0=None).verdicts["plain", "BLEU"]
+    unfinished = fill(table(row), plain_0=None).verdicts["P", "BLEU"]
     assert (unfinished.difference, unfinished.verdict) == (None, "not run")
 
 
