@@ -71,7 +71,8 @@ def main(case: dict[str, Any]) -> None:
     model = Model(config, dtype="float64" if jax.config.jax_enable_x64 else "float32")
     key = jax.random.key(0)
     shapes = jax.eval_shape(model.init, key)
-    trainable = resolve_trainable(((r"layers/0/mlp/.*", False), (r".*", True)), shapes)
+    frozen = case.get("frozen", r"layers/0/mlp/.*")
+    trainable = resolve_trainable(((frozen, False), (r".*", True)), shapes)
     chosen = ADAMW if case.get("optimizer") == "adamw" else SGD
     optimizer = make_optimizer(chosen, case["updates"], shapes)
     pairs = case.get("loss") == "dpo"

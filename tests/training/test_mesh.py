@@ -107,6 +107,23 @@ def test_a_sequence_loss_is_the_same_on_every_mesh(mesh):
     assert_same(got, outcome(start(8, True, mesh=None, **case)), 1e-9)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tied", "frozen"),
+    [(True, "layers/0/mlp/.*"), (True, "embedding/tokens"), (False, "head/.*")],
+    ids=["tied", "tied and frozen", "frozen"],
+)
+def test_every_head_is_one_device(tied, frozen):
+    """Its vocabulary cut over eight devices, its tokens, or both."""
+    case = {"updates": 12, "optimizer": "adamw", "tied": tied, "frozen": frozen}
+    wanted = outcome(start(8, True, mesh=None, **case))
+    for mesh in ([1, 1, 8], [8, 1, 1], [2, 2, 2]):
+        got = outcome(start(8, True, mesh=mesh, **case))
+        assert_same(got, wanted, 1e-9)
+        table = "embedding/tokens" if tied else "head/kernel"
+        assert got["share"][table] == {1: 1 / 8, 8: 1.0, 2: 1 / 4}[mesh[0]]
+
+
 def test_one_device_needs_no_config():
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     assert dict(mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1}
