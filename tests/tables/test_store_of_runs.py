@@ -32,7 +32,7 @@ WRITER = """
 import sys
 from dataclasses import replace
 from dlm.tables.store import Store
-from tests.tables.test_store import RECORD
+from tests.tables.test_store_of_runs import RECORD
 for number in range(25):
     name = f"{sys.argv[2]}-{number}"
     Store(sys.argv[1]).put([replace(RECORD, workdir=f"/{name}/{half}", name=name) for half in "ab"])
