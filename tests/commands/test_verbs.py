@@ -17,6 +17,7 @@ from dlm.commands.train import remarks
 from dlm.corpora import dailydialog
 from dlm.data.block import Counts
 from dlm.dialogue.readers import read
+from dlm.losses.cross_entropy import cross_entropy
 
 CONFIGS = Path(run.__file__).parent / "configs"
 QUICKSTART = CONFIGS / "quickstart.py"
@@ -287,7 +288,7 @@ def test_a_run_says_what_was_perhaps_not_meant():
 
     def said(updates: int, calls: int, tools: str) -> list[str]:
         pieces = SimpleNamespace(counts=Counts(supervised={"call": calls, "reply": 9}))
-        setup = SimpleNamespace(settings=Settings(tools=tools))
+        setup = SimpleNamespace(settings=Settings(tools=tools), loss=cross_entropy)
         batches = SimpleNamespace(pieces=pieces, draws=None)
         return [line.split(":")[0] for line in remarks(setup, batches, updates)]
 
