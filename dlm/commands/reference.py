@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-
 import numpy as np
 from jax.sharding import Mesh
 
 from dlm.commands.measure import Measure
 from dlm.commands.setup import Setup
-from dlm.core.files import write_atomic
+from dlm.core.errors import UserError
+from dlm.core.files import digest, read_json, write_json
 from dlm.data.store import Pieces
 from dlm.training.processes import on_first
 
-REFERENCE = "reference.npz"  # in the workdir
+REFERENCE = "reference.json"  # in the workdir
 
 
 def reference_log_probs(setup: Setup, mesh: Mesh, measure: Measure, pieces: Pieces) -> np.ndarray:
@@ -36,10 +34,9 @@ def reference_log_probs(setup: Setup, mesh: Mesh, measure: Measure, pieces: Piec
     print("measuring the endings by the model before its training")
 
     def write(params: dict) -> None:
-        content = io.BytesIO()
-        log_probs = measure.log_probs(params, pieces)
-        np.savez(content, log_probs=log_probs, pieces=np.array(pieces.folder.name))
-        write_atomic(setup.workdir / REFERENCE, content.getvalue())
+        log_probs = measure.log_probs(params, pieces).tolist()
+        body = {"pieces": pieces.folder.name, "log_probs": log_probs}
+        write_json(setup.workdir / REFERENCE, {**body, "sha256": digest(body)})
 
     on_first(write, setup.initial_params(mesh))
     found = _read(setup, pieces)
@@ -52,8 +49,11 @@ def _read(setup: Setup, pieces: Pieces) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
-        with np.load(path) as kept:
-            return kept["log_probs"] if str(kept["pieces"]) == pieces.folder.name else None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        kept = read_json(path)
+        if kept.pop("sha256") != digest(kept):
+            raise ValueError("its content is not what was written")
+        log_probs = np.asarray(kept["log_probs"], np.float32)
+        return log_probs if kept["pieces"] == pieces.folder.name else None
+    except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
         print(f"{path}: damaged ({error}); made again")
         return None
