@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ import pytest
 import run
 from dlm.commands.settings import Settings
 from dlm.core import config as border
+from dlm.tables.spec import load
 from dlm.training.log import METRICS_FILE, read_metrics
 
 ROOT = Path(run.__file__).parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-IN_PYTHON, CONFIG, LOSS, CHECK, COMPARE = re.findall(
+IN_PYTHON, CONFIG, LOSS, CHECK, COMPARE, ABLATION = re.findall(
     r"```python\n(.*?)```", README, flags=re.DOTALL
 )
 (RECORD,) = re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
@@ -120,6 +122,20 @@ def test_a_loss_of_ones_own_that_is_wrong_is_told_by_name(in_folder, capsys, bod
     error = capsys.readouterr().err
     assert re.search(told, error)
     assert error.count("\n") == 1
+
+
+def test_the_ablation_is_a_table(in_folder):
+    """Each row and seed of the file is a run that could start."""
+    (in_folder / "smoothing.py").write_text(ABLATION)
+    table = load(in_folder / "smoothing.py")
+    assert [row.name for row in table.variants] == ["cross-entropy", "smoothed"]
+    for task, row in product(table.tasks, table.variants):
+        changes = {**task.overrides, **table.quick, **row.overrides}
+        flags = [f"--config.{name}={value}" for name, value in changes.items()]
+        config, _, rest = border.load([f"--config={task.config}", *flags])
+        settings = border.parse(Settings, config, row.name)
+        assert (settings.train.steps, rest) == (30, [])
+    assert settings.loss.name == "label_smoothing"
 
 
 def test_commands_are_verbs():
