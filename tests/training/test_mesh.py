@@ -21,8 +21,8 @@ from dlm.training.mesh import MeshConfig, make_mesh, make_placer, partition
 
 SCRIPT = Path(__file__).with_name("many_devices.py")
 MESHES = [
-    *([8, 1, 1], [1, 8, 1], [1, 1, 8], [4, 2, 1], [2, 4, 1]),
-    *([4, 1, 2], [2, 1, 4], [1, 4, 2], [1, 2, 4], [2, 2, 2]),
+    *([8, 1, 1], [1, 8, 1], [1, 1, 8]),
+    *([4, 2, 1], [2, 1, 4], [2, 2, 2]),
 ]
 
 
@@ -110,8 +110,8 @@ def test_a_sequence_loss_is_the_same_on_every_mesh(mesh):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("tied", "frozen"),
-    [(True, "layers/0/mlp/.*"), (True, "embedding/tokens"), (False, "head/.*")],
-    ids=["tied", "tied and frozen", "frozen"],
+    [(True, "layers/0/mlp/.*"), (False, "head/.*")],
+    ids=["tied", "frozen"],
 )
 def test_every_head_is_one_device(tied, frozen):
     """Its vocabulary cut over eight devices, and over two with tokens and width over two each."""
