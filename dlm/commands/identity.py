@@ -16,6 +16,7 @@ from dlm.commands.environment import commit
 from dlm.commands.setup import Setup
 from dlm.core import files
 from dlm.core.config import flat
+from dlm.core.errors import UserError
 from dlm.dialogue import pretrained
 from dlm.evaluation import scoring
 from dlm.losses import binding
@@ -53,7 +54,7 @@ def identify(setup: Setup) -> dict[str, Any]:
         "sources": sources(setup),
         "tokenizer": tokenizer_digest(setup),
         "init": origin(setup.settings.init),
-        "frozen": {name: run_digest(Path(path)) for name, path in setup.frozen_workdirs.items()},
+        "frozen": {name: _frozen(name, path) for name, path in setup.frozen_workdirs.items()},
         "numerics": NUMERICS,
     }
     return {"identity": files.digest(parts), **parts, "commit": commit()}
@@ -105,6 +106,14 @@ def origin(init: str) -> str:
     run = start.source_run(init)
     assert run is not None, init
     return run_digest(run)
+
+
+def _frozen(name: str, workdir: str) -> str:
+    try:
+        return run_digest(Path(workdir))
+    except UserError:
+        where = f"loss.args.{name}={workdir!r}"
+        raise UserError(f"{where} is not the workdir of a finished run") from None
 
 
 def run_digest(workdir: Path) -> str:
