@@ -41,7 +41,7 @@ class FrozenRuns:
         self._workdirs = {name: Path(workdir) for name, workdir in workdirs.items()}
         self._digest = tokenizer.digest
         self.models = {
-            name: _model(f"loss.args.{name}={str(workdir)!r}", workdir, model, tokenizer, length)
+            name: _model(name, workdir, model, tokenizer, length)
             for name, workdir in self._workdirs.items()
         }
 
@@ -78,10 +78,25 @@ def _shapes(model: Model, mesh: Mesh) -> dict[str, Any]:
     return shaped(shapes, param_shardings(shapes, mesh))
 
 
-def _model(where: str, workdir: Path, trained: Model, tokenizer: Tokenizer, length: int) -> Model:
+def check_run(name: str, workdir: Path) -> str:
+    """Refuses what is no run; returns what messages call it.
+
+    Args:
+      name: the hyper-parameter that names it.
+      workdir: of the run.
+
+    Raises:
+      UserError: there is no run.
+    """
+    where = f"loss.args.{name}={str(workdir)!r}"
     if not (workdir / start.MODEL_FILE).is_file():
         raise UserError(f"{where} is not the workdir of a finished run")
     start.find_checkpoints(workdir)
+    return where
+
+
+def _model(name: str, workdir: Path, trained: Model, tokenizer: Tokenizer, length: int) -> Model:
+    where = check_run(name, workdir)
     config = start.read_model(workdir)
     sizes = (config.vocab_size, trained.config.vocab_size)
     if pretrained.load(workdir / start.TOKENIZER).digest != tokenizer.digest or len(set(sizes)) > 1:

@@ -13,10 +13,10 @@ from typing import Any
 
 from dlm.commands import start
 from dlm.commands.environment import commit
+from dlm.commands.frozen import check_run
 from dlm.commands.setup import Setup
 from dlm.core import files
 from dlm.core.config import flat
-from dlm.core.errors import UserError
 from dlm.dialogue import pretrained
 from dlm.evaluation import scoring
 from dlm.losses import binding
@@ -48,13 +48,16 @@ def identify(setup: Setup) -> dict[str, Any]:
     Raises:
       UserError: something that the config names is not there.
     """
+    frozen = {name: Path(path) for name, path in setup.frozen_workdirs.items()}
+    for name, path in frozen.items():
+        check_run(name, path)
     parts: dict[str, Any] = {
         "config": decisive(setup),
         "corpus": setup.corpus.digest if setup.has_corpus else "",
         "sources": sources(setup),
         "tokenizer": tokenizer_digest(setup),
         "init": origin(setup.settings.init),
-        "frozen": {name: _frozen(name, path) for name, path in setup.frozen_workdirs.items()},
+        "frozen": {name: run_digest(path) for name, path in frozen.items()},
         "numerics": NUMERICS,
     }
     return {"identity": files.digest(parts), **parts, "commit": commit()}
@@ -106,14 +109,6 @@ def origin(init: str) -> str:
     run = start.source_run(init)
     assert run is not None, init
     return run_digest(run)
-
-
-def _frozen(name: str, workdir: str) -> str:
-    try:
-        return run_digest(Path(workdir))
-    except UserError:
-        where = f"loss.args.{name}={workdir!r}"
-        raise UserError(f"{where} is not the workdir of a finished run") from None
 
 
 def run_digest(workdir: Path) -> str:

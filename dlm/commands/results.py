@@ -23,17 +23,15 @@ from __future__ import annotations
 import argparse
 import base64
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from dlm.commands.rescoring import beside_corpus
 from dlm.commands.setup import Setup, parse_options, take_flag
 from dlm.core.errors import UserError
 from dlm.core.files import read_json, write_atomic
-from dlm.dialogue.endings import completed
-from dlm.dialogue.schema import response_units
 from dlm.evaluation import scoring
-from dlm.evaluation.predict import Prediction, read_predictions, spelled
+from dlm.evaluation.predict import read_predictions
 from dlm.tables import overview, plots, runs
 from dlm.tables.comparison import compare
 from dlm.tables.render import collect
@@ -99,37 +97,3 @@ def rescore(path: Path, argv: list[str]) -> int:
         print(f"{f'{name}/{metric}':<{width}}  {value:.6f}{beside}")
     print(scored.signature)
     return 0
-
-
-def beside_corpus(
-    setup: Setup, split: str, predictions: Sequence[Prediction], path: Path
-) -> list[scoring.Example]:
-    """Predictions beside the corpus's dialogues, whose own responses are the gold.
-
-    Raises:
-      UserError: a dialogue is not in the split, a response is missing or there twice, or the file's
-        gold is another than the corpus's.
-    """
-    wanted = {prediction.dialogue for prediction in predictions}
-    source = setup.split(split)
-    dialogues = {d.id: completed(d) for d in source if d.id in wanted}
-    checked = []
-    for prediction in predictions:
-        where = f"{path}: dialogue {prediction.dialogue!r}"
-        dialogue = dialogues.get(prediction.dialogue)
-        if dialogue is None:
-            raise UserError(f"{where} is not in the split {split!r}; name it by --split")
-        units = response_units(dialogue)
-        if not 0 <= prediction.unit < len(units):
-            raise UserError(f"{where} has {len(units)} responses and none {prediction.unit}")
-        gold = tuple(dialogue.messages[i] for i in units[prediction.unit])
-        if prediction.gold and spelled(prediction.gold) != spelled(gold):
-            raise UserError(
-                f"{where}, response {prediction.unit}: its gold is not the corpus's; it was "
-                "written for other data"
-            )
-        checked.append(replace(prediction, gold=gold))
-    try:
-        return scoring.examples(dialogues.values(), checked)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}; give every response of a dialogue once") from None
