@@ -4,9 +4,8 @@
     python run.py train --config=configs/all_tasks.py:alone=chat --config.train.steps=180
 
 Restaurants with a database, intents, tool calls, questions over a graph, kinship reasoning, chat,
-translation and medical notes, an eighth of the tokens each. With `alone` one of them is learned and
-the others are only scored: same texts in the tokenizer, same model. `experiments/all_tasks.py` runs
-both and puts them side by side.
+translation and medical notes, an eighth of the tokens each; with `alone`, one of them.
+`experiments/all_tasks.py` runs both, with one tokenizer, and puts them side by side.
 
 Data: camrest676, clinc150, llamafactory-demo, pathquestion, clutrr, xdailydialog and mts-dialog
 under $DLM_DATA_DIR. Hardware: two CPU cores. Time: a budget of an hour. Expected: not measured yet.
@@ -39,8 +38,7 @@ def get_config(arg: str = "alone=") -> ConfigDict:
         raise UserError(f"alone={alone!r} is none of: {', '.join(PARTS)} (config argument)")
     config = base()
     config.data.name = "mixture"
-    weights = {name: float(alone in ("", name)) for name in PARTS}
-    parts = {name: {**part, "weight": weights[name]} for name, part in PARTS.items()}
+    parts = {name: {**part, "weight": 1.0} for name, part in PARTS.items() if alone in ("", name)}
     config.data.options = ConfigDict({"parts": parts})
     config.data.length = 768
     config.data.rows = 8

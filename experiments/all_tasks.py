@@ -44,6 +44,7 @@ METRICS = {
     "notes": ("rouge1", "rougeL", "perplexity"),
 }
 SPLIT = {"kinship": "validation"}
+MIXED = "mixed"  # the workdir of the run of all tasks; of the others, `alone-TASK`
 
 
 def main() -> int:
@@ -53,7 +54,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=3600, help="of the mixed run; default 3600")
     parser.add_argument("--output", type=Path, default=ROOT / "experiments/results/all_tasks.json")
     options = parser.parse_args()
-    mixed = options.workdir / "mixed"
+    mixed = options.workdir / MIXED
     train(mixed, "", options.steps)
     tokens = learned(batches_of(mixed, "", options.steps), options.steps)
     rows: list[dict[str, Any]] = []
@@ -73,6 +74,8 @@ def words(workdir: Path, task: str, steps: int) -> list[str]:
     every = max(1, steps // 6)
     changes = {"train.steps": steps, "train.eval_every": every}
     flags = [f"--config.{name}={value}" for name, value in changes.items()]
+    if task:
+        flags.append(f"--config.tokenizer.path={workdir.with_name(MIXED) / 'tokenizer'}")
     return [f"--config={config}", *flags, f"--workdir={workdir}"]
 
 

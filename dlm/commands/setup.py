@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,9 @@ from dlm.losses import binding
 from dlm.losses.api import level
 from dlm.models.decoder import Model
 from dlm.models.vocabulary import fitted, grow, opened
+
+LEARNED_FROM = 100_000  # dialogues at most, evenly spaced, that a tokenizer is learned from
+AT_ONCE = 1 << 22  # tokens
 
 
 def cache_dir(data: DataConfig) -> Path:
@@ -183,16 +186,21 @@ class Setup:
         return bind(self.settings.template, self.tokenizer, self.settings.policy)
 
     def _new_tokenizer(self) -> Tokenizer:
-        texts: list[str] = []
+        source = self.split(self.first_split)
         entities: set[str] = set()
-        for dialogue in self.split(self.first_split):
-            said = (*dialogue.messages, *dialogue.chosen, *dialogue.rejected)
-            texts.extend(message_text(message) for message in said)
-            texts.extend(dialogue.candidates)
-            named = dialogue.meta.get("entities")
-            if isinstance(named, list | tuple):  # a user's field of that name may hold anything
-                entities.update(name for name in named if isinstance(name, str))
-        return pretrained.make(texts, entities, self.settings.tokenizer)
+
+        def texts() -> Iterator[str]:
+            for index in range(0, len(source), -(-len(source) // LEARNED_FROM)):
+                dialogue = source[index]
+                for message in (*dialogue.messages, *dialogue.chosen, *dialogue.rejected):
+                    yield message_text(message)
+                yield from dialogue.candidates
+                named = dialogue.meta.get("entities")
+                if isinstance(named, list | tuple):  # a user's field of that name may hold anything
+                    entities.update(name for name in named if isinstance(name, str))
+
+        # The entities are looked at when the last text was read.
+        return pretrained.make(texts(), entities, self.settings.tokenizer)
 
     @cached_property
     def model(self) -> Model:
@@ -305,14 +313,16 @@ class Setup:
 
     def learned_tokens(self) -> np.ndarray:
         """The ids that are a learned target in some split of the corpus: [n] int32, ascending."""
-        found = []
+        learned = np.zeros(self.tokenizer.vocab_size, bool)
         for split in self.corpus.splits:
             held = [self.pieces(split, evaluation=split != "train")]
             if held[0].counts.endings:
                 held.append(self.pieces(split, evaluation=split != "train", groups=True))
             for arrays in (pieces.arrays for pieces in held):
-                found.append(np.unique(arrays["targets"][arrays["loss_weights"] > 0]))
-        return np.unique(np.concatenate(found))
+                for first in range(0, len(arrays["targets"]), AT_ONCE):
+                    part = slice(first, first + AT_ONCE)
+                    learned[arrays["targets"][part][arrays["loss_weights"][part] > 0]] = True
+        return np.flatnonzero(learned).astype(np.int32)
 
     def trained_params(self) -> dict:
         """The parameters of the workdir's best checkpoint.

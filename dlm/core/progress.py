@@ -11,7 +11,7 @@ LINE_EVERY_SECONDS = 5.0
 
 
 class Progress:
-    """Shows how far a task of known length is, its latest figures and the time left.
+    """Shows how far a task is, its latest figures and, where its length is known, the time left.
 
     On a terminal this is one bar that redraws itself; elsewhere (a log file, CI) a plain line at
     most every five seconds and one at the end. The time left is that of the average pace since the
@@ -24,12 +24,12 @@ class Progress:
       training: step 2/2, loss 2.25, 0:00 left
 
     Attributes:
-      total: units of the whole task.
+      total: units of the whole task; None: not known.
       label: what is going on, in front of every line.
       unit: what is counted, in the singular.
     """
 
-    def __init__(self, total: int, label: str, unit: str = "step"):
+    def __init__(self, total: int | None, label: str, unit: str = "step"):
         self.total, self.label, self.unit = total, label, unit
         self._done = 0
         self._figures: dict[str, float | str] = {}
@@ -83,15 +83,18 @@ class Progress:
 
     def _text(self, now: float) -> str:
         figures = [f"{_name(name)} {_number(value)}" for name, value in self._figures.items()]
-        return ", ".join([f"{self.unit} {self._done:,}/{self.total:,}", *figures, self._left(now)])
+        if self.total is None:
+            return ", ".join([f"{self.unit} {self._done:,}", *figures])
+        left = self._left(now, self.total)
+        return ", ".join([f"{self.unit} {self._done:,}/{self.total:,}", *figures, left])
 
-    def _left(self, now: float) -> str:
+    def _left(self, now: float, total: int) -> str:
         start, begun = self._first or (now, 0)
-        if self._done >= self.total:
+        if self._done >= total:
             return "0:00 left"
         if self._done == begun:
             return "?:?? left"
-        seconds = round((now - start) / (self._done - begun) * (self.total - self._done))
+        seconds = round((now - start) / (self._done - begun) * (total - self._done))
         hours, minutes = divmod(seconds // 60, 60)
         clock = f"{hours}:{minutes:02}" if hours else f"{minutes}"
         return f"{clock}:{seconds % 60:02} left"
@@ -107,7 +110,7 @@ def _number(value: float | str) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _bar(total: int, label: str) -> Any:
+def _bar(total: int | None, label: str) -> Any:
     from rich import progress as rich
 
     bar = rich.Progress(

@@ -6,10 +6,10 @@ same dialogue always falls on the same side, wherever it stands in the file and 
 
 from __future__ import annotations
 
-import json
+import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,14 @@ from typing import Any
 from dlm.core import files
 from dlm.core.config import parse
 from dlm.core.errors import UserError
+from dlm.corpora import entries
+from dlm.corpora.entries import Entry, read_entries
+from dlm.corpora.known import Known
 from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tfds_store import build
 from dlm.dialogue import checks, formats, readers, schema
-from dlm.dialogue.checks import RecordError
-from dlm.dialogue.schema import Dialogue
+from dlm.dialogue.checks import RecordError, check_choice
+from dlm.dialogue.readers import FORMATS, Rejection
 
 HASH_RANGE = 2**64
 
@@ -65,6 +68,8 @@ def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
     config = parse(Options, options, "data.options")
     if not config.path:
         raise UserError("data.path is empty; name your file: --config.data.path=my.jsonl")
+    check_choice(config.format, tuple(FORMATS), "", "data.format")
+    check_choice(config.on_bad_record, ("raise", "skip"), "", "data.on_bad_record")
     paths = {
         "train": config.path,
         "validation": config.validation_path or config.path,
@@ -74,7 +79,9 @@ def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
     key: dict[str, Any] = {name: _digest(path) for name, path in paths.items()}
     key |= {"format": config.format, "on_bad_record": config.on_bad_record}
     key["share"] = None if config.validation_path else config.validation_share
-    key["code"] = files.source_digest(sys.modules[__name__], readers, formats, schema, checks)
+    key["code"] = files.source_digest(
+        sys.modules[__name__], entries, readers, formats, schema, checks
+    )
     return build(
         "jsonl",
         files.digest(key),
@@ -82,7 +89,6 @@ def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
         data_dir,
         card=CARD,
         rejected=rejected,
-        checked=True,
     )
 
 
@@ -94,46 +100,45 @@ def _digest(path: str) -> str:
 
 def _splits(
     config: Options, paths: Mapping[str, str], rejected: list[dict[str, Any]]
-) -> dict[str, Callable[[], Iterator[Dialogue]]]:
+) -> dict[str, Callable[[], Iterator[Entry]]]:
     """A callable a split; each file's bad records are noted once."""
-    splits: dict[str, Callable[[], Iterator[Dialogue]]] = {
+    splits: dict[str, Callable[[], Iterator[Entry]]] = {
         split: partial(_read, config, path, rejected) for split, path in paths.items()
     }
     if not config.validation_path:
         bound = cache(lambda: _bound(config))
         splits["train"] = lambda: (
-            dialogue
-            for dialogue in _read(config, config.path, rejected)
-            if _hash(dialogue) > bound()
+            entry for entry in _read(config, config.path, rejected) if entry.content > bound()
         )
         splits["validation"] = lambda: (
-            dialogue for dialogue in _read(config, config.path, []) if _hash(dialogue) <= bound()
+            entry for entry in _read(config, config.path, []) if entry.content <= bound()
         )
     return splits
 
 
-def _read(config: Options, path: str, rejected: list[dict[str, Any]]) -> Iterator[Dialogue]:
+def _read(config: Options, path: str, rejected: list[dict[str, Any]]) -> Iterator[Entry]:
     """Reads one file; a dialogue that stands in it more than once gets an id for each time."""
-    seen: dict[str, list[int]] = {}
-    for dialogue in readers.read(
-        path, format=config.format, on_bad_record=config.on_bad_record, rejected=rejected
-    ):
-        content, times = _hash(dialogue), seen.setdefault(dialogue.id, [])
-        if times and content != times[0]:
-            error = RecordError(
-                path,
-                "id",
-                f"two dialogues have the id {dialogue.id!r}; make ids unique or omit them",
-            )
+    known, times = Known(), dict[str, int]()
+    for found in read_entries(path, config.format):
+        if isinstance(found, Rejection):
             if config.on_bad_record == "raise":
-                raise error
-            record = json.dumps(schema.to_json(dialogue), ensure_ascii=False)
-            rejected.append(
-                {"where": path, "field": "id", "problem": error.problem, "record": record}
-            )
+                raise found.error(path)
+            rejected.append(found.noted(path))
             continue
-        times.append(content)
-        yield replace(dialogue, id=f"{dialogue.id}#{len(times)}") if times[1:] else dialogue
+        name = found.id
+        if known.get(_key(name)) not in (None, found.content):
+            problem = f"two dialogues have the id {name!r}; make ids unique or omit them"
+            if config.on_bad_record == "raise":
+                raise RecordError(path, "id", problem)
+            note = {"where": path, "field": "id", "problem": problem, "record": found.text}
+            rejected.append(note)
+            continue
+        entry = found
+        while known.get(_key(entry.id)) is not None:
+            times[name] = times.get(name, 1) + 1
+            entry = found.called(f"{name}#{times[name]}")
+        known.add(_key(entry.id), entry.content)
+        yield entry
 
 
 def _bound(config: Options) -> float:
@@ -142,12 +147,14 @@ def _bound(config: Options) -> float:
     The dialogue of the lowest hash is held out in any case, so that no file of two dialogues is
     too small for a validation split.
     """
-    lowest = min(_hash(dialogue) for dialogue in _read(config, config.path, []))
-    return max(config.validation_share * HASH_RANGE, lowest)
+    share, lowest = config.validation_share * HASH_RANGE, HASH_RANGE
+    for entry in _read(config, config.path, []):
+        lowest = min(lowest, entry.content)
+        if lowest <= share:
+            return share
+    return lowest
 
 
-def _hash(dialogue: Dialogue) -> int:
-    """Where a dialogue's content falls in 0..HASH_RANGE; its id does not count."""
-    record = schema.to_json(dialogue)
-    del record["id"]
-    return int(files.digest(record)[:16], 16)
+def _key(name: str) -> int:
+    """An id as a number of 64 bits."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")

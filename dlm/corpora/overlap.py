@@ -1,22 +1,18 @@
 """The leak check: dialogues of one split that stand word for word in another.
 
-A dialogue's content is its messages (channels, calls and weights included), endings and tools, as a
-hash of 64 bits; id, task and meta do not count. Among n held-out and m training dialogues,
-n m / 2^64 are expected to agree by chance alone.
+A dialogue's content is what `Dialogue.content_hash` counts. Among n held-out and m training
+dialogues, n m / 2^64 are expected to agree by chance alone.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 Contents = Mapping[str, np.ndarray]  # split -> [dialogues] uint64 hashes
 
-CONTENT = ("messages", "tools", "candidates", "chosen", "rejected")
 KNOWN = ("train", "validation")  # a later split should repeat none of an earlier one
 
 
@@ -27,12 +23,6 @@ class Overlap(NamedTuple):
     other: tuple[str, str]
     known: int
     dialogues: int
-
-
-def content_hash(record: Mapping[str, Any]) -> int:
-    """The content of a dialogue, given as JSON, as a number of 64 bits."""
-    said = json.dumps([record.get(name) for name in CONTENT], sort_keys=True)
-    return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "big")
 
 
 def overlaps(parts: Mapping[str, Contents]) -> list[Overlap]:

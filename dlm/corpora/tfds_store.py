@@ -1,7 +1,7 @@
 """The one way from a reader to disk and back: TFDS builds of JSON dialogues in ArrayRecord files.
 
-A corpus gives one callable a split, each yielding `Dialogue`s; it is called only where the build
-does not exist yet:
+A corpus gives one callable a split, each yielding `Dialogue`s (or `Entry`s, of which dialogues and
+ids were checked); it is called only where the build does not exist yet:
 
     def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
         config = parse(Options, options, "data.options")
@@ -27,7 +27,6 @@ import shutil
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +35,18 @@ import tensorflow_datasets as tfds
 
 from dlm.core.errors import UserError
 from dlm.core.files import read_json, write_atomic, write_json
-from dlm.corpora.overlap import also_in, content_hash
+from dlm.core.progress import Progress
+from dlm.corpora.entries import Entry, entry
+from dlm.corpora.overlap import also_in
 from dlm.corpora.registry import Card, DialogueSource, Prepared
-from dlm.dialogue.schema import Dialogue, response_units, to_json, validate
+from dlm.dialogue.schema import Dialogue, validate
 
-Splits = Mapping[str, Callable[[], Iterable[Dialogue]]]
+Splits = Mapping[str, Callable[[], Iterable[Dialogue] | Iterable[Entry]]]
 
 VERSION = "1.2.0"
 SUMMARY = "dialogues.json"
 REJECTED = "rejected.jsonl"
+SHARD = 100_000  # dialogues of a file
 CONTENTS = "contents"  # folder of the splits' content hashes
 
 
@@ -56,7 +58,6 @@ def build(
     *,
     card: Card,
     rejected: Sequence[Mapping[str, Any]] = (),
-    checked: bool = False,
 ) -> Prepared:
     """Builds the corpus if this digest was not built before, and opens it.
 
@@ -68,7 +69,6 @@ def build(
       card: what is said of the corpus.
       rejected: JSON-able records that the reader refused; a list that the callables fill while
         they are read. It is stored beside the build.
-      checked: the dialogues come from a reader that checked them; they are not checked again.
 
     Raises:
       UserError: an empty split, an id that occurs twice, a dialogue that breaks the format, or
@@ -82,11 +82,6 @@ def build(
             "citation": card.citation,
             "license": card.licence,
         }
-        if not checked:
-            splits = {
-                split: partial(_checked, f"{name}/{split}", dialogues)
-                for split, dialogues in splits.items()
-            }
         _write(name, digest, splits, data_dir, info, rejected)
     summary = read_json(folder / SUMMARY)
     builder = tfds.builder_from_directory(folder)
@@ -108,10 +103,21 @@ def build(
     )
 
 
-def _checked(name: str, dialogues: Callable[[], Iterable[Dialogue]]) -> Iterator[Dialogue]:
-    for dialogue in dialogues():
-        validate(dialogue, f"{name}: dialogue {dialogue.id}")
-        yield dialogue
+def _entries(
+    name: str, dialogues: Callable[[], Iterable[Dialogue] | Iterable[Entry]]
+) -> Iterator[Entry]:
+    """Checks what was not checked."""
+    seen: set[str] = set()
+    for given in dialogues():
+        if isinstance(given, Entry):
+            yield given
+            continue
+        if given.id in seen:
+            problem = f"two dialogues have the id {given.id!r}; make the ids of a split unique"
+            raise UserError(f"{name}: {problem}")
+        seen.add(given.id)
+        validate(given, f"{name}: dialogue {given.id}")
+        yield entry(given)
 
 
 def _write(
@@ -119,31 +125,56 @@ def _write(
     digest: str,
     splits: Splits,
     data_dir: Path,
-    info: Mapping[str, str],
+    texts: Mapping[str, str],
     rejected: Sequence[Mapping[str, Any]],
 ) -> None:
     """Builds into a temporary folder beside the final one, then renames."""
     (data_dir / name).mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".building-", dir=data_dir / name))
+    built, tally = aside / VERSION, _Tally(name, rejected)
+    built.mkdir()
     try:
-        builder = _builder_class(name, digest)(splits, info, rejected, data_dir=aside)
-        builder.download_and_prepare()
+        # TFDS's other writer gathers and sorts a whole split before it writes the first dialogue.
+        writer = tfds.core.SequentialWriter(
+            _info(name, digest, texts, built), SHARD, file_format="array_record"
+        )
+        writer.initialize_splits(list(splits))
+        for split, dialogues in splits.items():
+            lines = tally.watch(split, _entries(f"{name}/{split}", dialogues))
+            writer.add_examples({split: ({"json": line} for line in lines)})
+        writer.close_all()
         if rejected:
             lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in rejected)
-            write_atomic(builder.data_path / REJECTED, "".join(lines))
-        (builder.data_path / CONTENTS).mkdir()
-        for split, hashes in builder.tally.contents.items():
-            np.save(builder.data_path / CONTENTS / f"{split}.npy", hashes)
-        write_json(builder.data_path / SUMMARY, builder.tally.summary())
+            write_atomic(built / REJECTED, "".join(lines))
+        (built / CONTENTS).mkdir()
+        for split, hashes in tally.contents.items():
+            np.save(built / CONTENTS / f"{split}.npy", hashes)
+        write_json(built / SUMMARY, tally.summary())
         folder = data_dir / name / digest / VERSION
         folder.parent.mkdir(exist_ok=True)  # it may hold a build of another version
         try:
-            os.rename(builder.data_path, folder)
+            os.rename(built, folder)
         except OSError:  # another process finished first; its build holds the same dialogues
             if not folder.exists():
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _info(name: str, digest: str, texts: Mapping[str, str], folder: Path) -> tfds.core.DatasetInfo:
+    """What TFDS keeps of a corpus whose examples are dialogues as JSON text, in the order given."""
+    return tfds.core.DatasetInfo(
+        builder=tfds.core.DatasetIdentity(
+            name=name,
+            version=tfds.core.Version(VERSION),
+            data_dir=str(folder),
+            module_name=__name__,
+            config_name=digest,
+        ),
+        features=tfds.features.FeaturesDict({"json": tfds.features.Text()}),
+        disable_shuffling=True,
+        **texts,
+    )
 
 
 class _Tally:
@@ -156,28 +187,21 @@ class _Tally:
         self._hashes: dict[str, str] = {}
         self.contents: dict[str, np.ndarray] = {}
 
-    def watch(self, split: str, dialogues: Iterable[Dialogue]) -> Iterator[str]:
-        """Yields each dialogue as JSON text; refuses ids seen before, and an empty split."""
-        seen: set[str] = set()
+    def watch(self, split: str, entries: Iterable[Entry]) -> Iterator[str]:
+        """Yields each dialogue as JSON text; refuses an empty split."""
         contents = array("Q")
         count = {"dialogues": 0, "messages": 0, "responses": 0}
         content, rejected = hashlib.sha256(), len(self._rejected)
-        for dialogue in dialogues:
-            if dialogue.id in seen:
-                raise UserError(
-                    f"{self.name}/{split}: two dialogues have the id {dialogue.id!r}; "
-                    "make the ids of a split unique"
-                )
-            seen.add(dialogue.id)
-            record = to_json(dialogue)
-            text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-            contents.append(content_hash(record))
-            content.update(text.encode() + b"\n")
-            count["dialogues"] += 1
-            count["messages"] += len(dialogue.messages)
-            count["responses"] += len(response_units(dialogue))
-            yield text
-        if not seen:
+        with Progress(None, f"preparing {self.name}/{split}", "dialogue") as progress:
+            for one in entries:
+                contents.append(one.content)
+                content.update(one.text.encode() + b"\n")
+                count["dialogues"] += 1
+                count["messages"] += one.messages
+                count["responses"] += one.responses
+                progress.update(count["dialogues"])
+                yield one.text
+        if not contents:
             raise UserError(
                 f"{self.name}: no dialogue for the split {split!r}; add some to its file"
             )
@@ -193,57 +217,3 @@ class _Tally:
             self.counts[split] |= known
         whole = hashlib.sha256(json.dumps(self._hashes, sort_keys=True).encode())
         return {"splits": list(self.counts), "digest": whole.hexdigest(), "counts": self.counts}
-
-
-class _Dialogues(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """A TFDS builder whose examples are dialogues as JSON text, in the order given."""
-
-    VERSION = tfds.core.Version(VERSION)
-
-    def __init__(
-        self,
-        splits: Splits,
-        info: Mapping[str, str],
-        rejected: Sequence[Any],
-        *,
-        data_dir: Path,
-    ):
-        self._splits = splits
-        self._texts = info
-        self.tally = _Tally(self.name, rejected)
-        tfds.disable_progress_bar()
-        super().__init__(data_dir=data_dir, file_format="array_record")
-
-    def _log_download_bytes(self) -> None:
-        """Says nothing: nothing is downloaded."""
-
-    def _log_download_done(self) -> None:
-        """Says nothing: the build still has to be renamed."""
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict({"json": tfds.features.Text()}),
-            disable_shuffling=True,
-            **self._texts,
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, str]]]]:
-        del dl_manager  # nothing is downloaded: the readers open local files
-        return {
-            split: self._generate_examples(split, dialogues)
-            for split, dialogues in self._splits.items()
-        }
-
-    def _generate_examples(
-        self, split: str, dialogues: Callable[[], Iterable[Dialogue]]
-    ) -> Iterator[tuple[int, dict[str, str]]]:
-        for index, text in enumerate(self.tally.watch(split, dialogues())):
-            yield index, {"json": text}
-
-
-def _builder_class(name: str, digest: str) -> type[_Dialogues]:
-    """The builder of one corpus and digest; TFDS takes name and config from the class."""
-    config = tfds.core.BuilderConfig(name=digest, version=VERSION)
-    fields = {"name": name, "BUILDER_CONFIGS": [config]}
-    return type(name, (_Dialogues,), fields, skip_registration=True)

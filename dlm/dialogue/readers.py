@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from dlm.core.errors import UserError
 from dlm.dialogue import formats
@@ -15,6 +15,8 @@ from dlm.dialogue.schema import Dialogue, from_json, to_json
 
 MAX_LINE = 8_000_000  # bytes
 EXCERPT = 2_000  # bytes of a rejected line that are kept
+EMPTY = "holds no dialogue; give one JSON object a line"
+Line = tuple[bytes, bool]  # a line, or its beginning and True where it is too long
 
 FORMATS: dict[str, Callable[[Any, str], Any]] = {
     "dlm": lambda record, where: record,
@@ -22,6 +24,31 @@ FORMATS: dict[str, Callable[[Any, str], Any]] = {
     "sharegpt": formats.from_sharegpt,
     "prompt_response": formats.from_prompt_response,
 }
+
+
+class Rejection(NamedTuple):
+    """A record that is no dialogue.
+
+    Attributes:
+      line: its number in the file, from 1.
+      field: the field that is wrong.
+      problem: what is wrong and the remedy.
+      record: as text, cut after 2,000 bytes.
+    """
+
+    line: int
+    field: str
+    problem: str
+    record: str
+
+    def error(self, path: str | Path) -> RecordError:
+        """The error of a reader that takes no bad record."""
+        return RecordError(f"{path}:{self.line}", self.field, self.problem)
+
+    def noted(self, path: str | Path) -> dict[str, Any]:
+        """What is kept of it: `where`, `field`, `problem` and `record`."""
+        where = f"{path}:{self.line}"
+        return {"where": where, "field": self.field, "problem": self.problem, "record": self.record}
 
 
 def read(
@@ -37,8 +64,7 @@ def read(
       path: UTF-8, with or without a byte order mark.
       format: a key of `FORMATS`.
       on_bad_record: "raise", or "skip" and note it in `rejected`.
-      rejected: gets `{"where", "field", "problem", "record"}` of each record that is skipped, the
-        record as text, cut after 2,000 bytes.
+      rejected: gets `Rejection.noted` of each record that is skipped.
 
     Raises:
       RecordError: a record is bad; names file, line, field and remedy.
@@ -48,23 +74,48 @@ def read(
     check_choice(on_bad_record, ("raise", "skip"), "", "data.on_bad_record")
     count = 0
     with _open(path) as file:
-        for number, (line, oversize) in enumerate(_lines(file), 1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                dialogue = from_json(FORMATS[format](_record(line, oversize, where), where), where)
-                _require_text(dialogue, where)
-            except RecordError as error:
-                if on_bad_record == "raise":
-                    raise
-                if rejected is not None:
-                    rejected.append(_rejection(error, line))
-                continue
-            count += 1
-            yield dialogue
+        for found in scan(_lines(file), format, path):
+            if isinstance(found, Dialogue):
+                count += 1
+                yield found
+            elif on_bad_record == "raise":
+                raise found.error(path)
+            elif rejected is not None:
+                rejected.append(found.noted(path))
     if not count:
-        raise UserError(f"{path}: holds no dialogue; give one JSON object a line")
+        raise UserError(f"{path}: {EMPTY}")
+
+
+def scan(lines: Iterable[Line], format: str, path: str | Path) -> Iterator[Dialogue | Rejection]:
+    """Reads lines that hold one JSON object each; blank ones are skipped.
+
+    Args:
+      lines: of the file, the first is line 1.
+      format: a key of `FORMATS`.
+      path: of the file, for messages.
+    """
+    for number, (line, oversize) in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            dialogue = from_json(FORMATS[format](_record(line, oversize, where), where), where)
+            _require_text(dialogue, where)
+        except RecordError as error:
+            excerpt = line[:EXCERPT].decode("utf-8", errors="backslashreplace").rstrip("\n")
+            yield Rejection(number, error.field, error.problem, excerpt)
+            continue
+        yield dialogue
+
+
+def lines_from(path: str | Path, start: int, stop: int) -> Iterator[Line]:
+    """Yields the lines of a file that begin at bytes `start` to `stop`."""
+    with _open(path) as file:
+        if start:
+            file.seek(start - 1)
+            while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+                pass
+        yield from _lines(file, stop)
 
 
 def write_jsonl(path: str | Path, dialogues: Iterable[Dialogue]) -> None:
@@ -90,9 +141,9 @@ def _open(path: str | Path) -> BinaryIO:
         raise UserError(f"{path}: {problem}") from None
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[bytes, bool]]:
-    """Yields each line, or its beginning and True where it is too long."""
-    while line := file.readline(MAX_LINE + 1):
+def _lines(file: BinaryIO, stop: float = float("inf")) -> Iterator[Line]:
+    """Yields each line that begins before byte `stop`."""
+    while file.tell() < stop and (line := file.readline(MAX_LINE + 1)):
         oversize = len(line) > MAX_LINE and not line.endswith(b"\n")
         rest = line
         while oversize and rest and not rest.endswith(b"\n"):
@@ -134,12 +185,3 @@ def _require_text(dialogue: Dialogue, where: str) -> None:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON; give a number")
-
-
-def _rejection(error: RecordError, line: bytes) -> dict[str, Any]:
-    return {
-        "where": error.where,
-        "field": error.field,
-        "problem": error.problem,
-        "record": line[:EXCERPT].decode("utf-8", errors="backslashreplace").rstrip("\n"),
-    }

@@ -6,8 +6,11 @@ A *turn* is one user message (an absent one counts as empty) and everything up t
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from dlm.core import files
@@ -82,12 +85,25 @@ class Dialogue:
     rating: float | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def content_hash(self) -> int:
+        """What is said, as a number of 64 bits: messages, tools and endings.
 
+        Id, task and meta do not count.
+        """
+        record = to_json(self)
+        said = json.dumps([record.get(name) for name in _CONTENT], sort_keys=True)
+        return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "big")
+
+
+_CONTENT = ("messages", "tools", "candidates", "chosen", "rejected")
 _MESSAGE_FIELDS = ("role", "content", "channel", "name", "arguments", "weight", "meta")
 _DIALOGUE_FIELDS = (
     *("id", "task", "tools", "messages", "candidates", "answer"),
     *("chosen", "rejected", "label", "rating", "meta"),
 )
+
+_OF_MESSAGE, _OF_DIALOGUE = frozenset(_MESSAGE_FIELDS), frozenset(_DIALOGUE_FIELDS)
 
 
 def from_json(record: Any, where: str) -> Dialogue:
@@ -132,7 +148,7 @@ def _dialogue(record: dict[str, Any], where: str) -> Dialogue:
         rejected=_messages(record.get("rejected", []), where, "rejected"),
         label=record.get("label"),
         rating=record.get("rating"),
-        meta=_meta(record, _DIALOGUE_FIELDS, where, "meta"),
+        meta=_meta(record, _OF_DIALOGUE, where, "meta"),
     )
 
 
@@ -230,7 +246,7 @@ def _message(record: Any, where: str, name: str) -> Message:
         name=record.get("name"),
         arguments=record.get("arguments"),
         weight=record.get("weight", 1.0),
-        meta=_meta(record, _MESSAGE_FIELDS, where, f"{name}.meta"),
+        meta=_meta(record, _OF_MESSAGE, where, f"{name}.meta"),
     )
 
 
@@ -348,9 +364,11 @@ def _list(value: Any, where: str, field: str) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def _meta(record: dict[str, Any], known: Sequence[str], where: str, field: str) -> dict[str, Any]:
+def _meta(record: dict[str, Any], known: frozenset[str], where: str, field: str) -> dict[str, Any]:
     meta = record.get("meta", {})
     check_object(meta, where, field)
+    if record.keys() <= known:
+        return {**meta}
     unknown = {name: value for name, value in record.items() if name not in known}
     for name in meta.keys() & unknown.keys():
         problem = f"{name[:40]!r} stands in meta and beside it; keep one"

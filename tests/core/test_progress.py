@@ -30,6 +30,16 @@ def test_plain_lines_come_at_most_every_five_seconds_and_at_the_end(clock, capsy
     ]
 
 
+def test_of_a_task_of_unknown_length_the_time_left_is_not_said(clock, capsys):
+    with progress.Progress(None, "preparing", "dialogue") as shown:
+        shown.update(1)
+        shown.update(2345, files=2)
+    assert capsys.readouterr().out.splitlines() == [
+        "preparing: dialogue 1",
+        "preparing: dialogue 2,345, files 2",
+    ]
+
+
 def test_the_end_is_said_once(clock, capsys):
     with progress.Progress(7, "scoring", unit="batch") as shown:
         shown.update(7)

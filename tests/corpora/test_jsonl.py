@@ -120,6 +120,16 @@ def test_the_same_dialogue_twice_is_kept_twice(tmp_path):
     assert sum(name.endswith("#2") for name in ids) == 30
 
 
+def test_an_id_for_a_repeat_is_none_that_stands_in_the_file(tmp_path):
+    rows = [record("a", id="x"), record("b", id="x#2"), record("a", id="x"), record("a", id="x")]
+    options = {
+        "path": write(tmp_path / "a.jsonl", rows),
+        "validation_path": write(tmp_path / "v.jsonl", [record("v")]),
+    }
+    train = prepare("jsonl", options, tmp_path / "built").splits["train"]
+    assert [dialogue.id for dialogue in train] == ["x", "x#2", "x#3", "x#4"]
+
+
 def test_two_dialogues_of_one_id_are_a_bad_record(tmp_path):
     records = [record("a", id="x"), record("b", id="x"), record("c", id="y")]
     path = write(tmp_path / "a.jsonl", records)

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dlm.core import workers as processes
 from dlm.core.errors import UserError
 from dlm.data import block, workers
 from dlm.data.recipe import Recipe
@@ -378,7 +379,7 @@ def test_what_a_worker_refuses_is_said(build, tmp_path):
 
 def test_a_worker_that_dies_is_noticed(build, monkeypatch, tmp_path):
     """A process that ends before its work is done is an error, never a shorter cache."""
-    monkeypatch.setattr(workers, "_START", "raise SystemExit(3)")
+    monkeypatch.setattr(processes, "_START", "raise SystemExit(3)")
     with pytest.raises(RuntimeError, match="encodes train ended with status 3"):
         build(source=[Dialogue(str(i), tuple(turn(3))) for i in range(300)], workers=2)
     assert list((tmp_path / "encoded").iterdir()) == []
