@@ -2,10 +2,13 @@
 
     python run.py train --config=configs/multiwoz.py:version=text
     python run.py data  --config=configs/multiwoz.py:version=2.1
+    python run.py eval  --workdir=runs/multiwoz-version=text \
+        --config.data.options="{'version': '2.1'}"
 
 States and acts: `version=2.2` has them for every split, where its JSON is there; `version=2.1` for
-validation and test only, so it cannot be trained on. Data: under $DLM_DATA_DIR/multiwoz (see `data
---list`). Hardware: two CPU cores. Time: not measured yet. Expected: not measured yet.
+validation and test only, so it cannot be trained on. The last line scores the replies against the
+goals of 2.1 (inform, success), which text has none of. Data: under $DLM_DATA_DIR/multiwoz (see
+`data --list`). Hardware: two CPU cores. Time: not measured yet. Expected: not measured yet.
 """
 
 from __future__ import annotations
@@ -38,6 +41,6 @@ def get_config(arg: str = "version=text") -> ConfigDict:
     config.train.eval_every = 200
     config.train.patience = 3
     config.eval.splits = ("validation", "test")
-    config.eval.scorers = ("joint_goal_accuracy", "slot_f1", "act_f1", "bleu")
+    config.eval.scorers = ("joint_goal_accuracy", "slot_f1", "act_f1", "inform_success", "bleu")
     config.eval.dialogues = 20
     return config

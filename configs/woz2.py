@@ -17,7 +17,7 @@ from dlm.core.config import arguments
 
 
 def get_config(arg: str = "language=en") -> ConfigDict:
-    """One language: `language=en`, `de` or `it`."""
+    """One language: `language=en`, `de` or `it`; `de_en`, `it_en`: with English labels."""
     config = base()
     config.data.name = "woz2"
     config.data.options = ConfigDict({"language": arguments(arg, language="en")["language"]})

@@ -80,8 +80,8 @@ def reached(
     offered = last_named(replies, restaurants)
     if offered is None or not goal.fits(offered):
         return Reached(inform=False, success=False)
-    heard = _letters(" ".join(replies))
-    told = (slot in offered and _letters(offered[slot]) in heard for slot in goal.requests)
+    heard = letters(" ".join(replies))
+    told = (slot in offered and letters(offered[slot]) in heard for slot in goal.requests)
     return Reached(inform=True, success=all(told))
 
 
@@ -90,12 +90,20 @@ def last_named(
 ) -> Mapping[str, str] | None:
     """The restaurant whose name ends last in the last reply that holds one, the longest such."""
     for reply in reversed(replies):
-        heard = _letters(reply)
-        places = ((heard.rfind(_letters(r["name"])), r) for r in restaurants)
-        ends = [(at + len(_letters(r["name"])), len(r["name"]), r) for at, r in places if at >= 0]
+        heard = letters(reply)
+        places = ((heard.rfind(letters(r["name"])), r) for r in restaurants)
+        ends = [(at + len(letters(r["name"])), len(r["name"]), r) for at, r in places if at >= 0]
         if ends:
             return max(ends, key=lambda end: end[:2])[2]
     return None
+
+
+def judge(dialogue: Dialogue, replies: Sequence[str]) -> Reached | None:
+    """How far replies to a dialogue came; None without a goal of the release."""
+    goal = goal_of(dialogue)
+    if goal is None:
+        return None
+    return reached(goal, replies, camrest676.world(dialogue).restaurants)
 
 
 def user(dialogue: Dialogue) -> CamRestUser | None:
@@ -173,5 +181,6 @@ def _asked_for(heard: Sequence[Message]) -> str:
     return ""
 
 
-def _letters(text: Any) -> str:
+def letters(text: Any) -> str:
+    """The letters and digits of a text, in lower case."""
     return "".join(filter(str.isalnum, str(text).lower()))

@@ -15,7 +15,7 @@
 
 A slot of 2.1 without a value (empty or "not mentioned") is not in the state; slots of a booking are
 `hotel-book day`. Of several accepted values the first is written, the state's meta has all. The
-dialogue's meta has the user's `goal` in 2.1.
+dialogue's meta has the user's `goal` in 2.1; `dlm.corpora.multiwoz_goal` says who reached it.
 
 Source: Budzianowski et al.: MultiWOZ, EMNLP 2018, arXiv:1810.00278; Eric et al.: MultiWOZ 2.1, LREC
 2020, arXiv:1907.01669; Zang et al.: MultiWOZ 2.2, NLP4ConvAI 2020, arXiv:2007.12720.
@@ -47,6 +47,7 @@ from dlm.dialogue.slots import Act, spell_acts
 NAMES = {"train": "train", "validation": "dev", "test": "test"}
 TEXT = "vonCount-Russian-MultiWOZ/interim/v1/english"
 V22 = "budzianowski-multiwoz/data/MultiWOZ_2.2"
+DB = "budzianowski-multiwoz/db"  # read by `multiwoz_goal` alone
 NUMBERS = {"train": 17, "validation": 2, "test": 2}  # of files, in `text` and 2.2
 UNSET = ("", "not mentioned")
 
@@ -82,8 +83,9 @@ CARD = Card(
     remedy=(
         "2.1: val.json and test.json out of data/multiwoz of the GitHub repository "
         "thu-coai/ConvLab-2, as multiwoz/; 2.2: data/MultiWOZ_2.2 of budzianowski/multiwoz, as "
-        f"{V22}; text: interim/v1/english of vonCount/Russian-MultiWOZ, as {TEXT}; name the folder "
-        "that holds them in data.options.path, or put it at $DLM_DATA_DIR/multiwoz"
+        f"{V22}, and db of it as {DB}; text: interim/v1/english of vonCount/Russian-MultiWOZ, as "
+        f"{TEXT}; name the folder that holds them in data.options.path, or put it at "
+        "$DLM_DATA_DIR/multiwoz"
     ),
     missing="states and acts of train (2.1 has validation and test only; of 2.2 only the text)",
 )

@@ -29,13 +29,14 @@ def side(
     The message decides: the same words, whatever their label or context, are on one side. That of
     the lowest number is held out in any case.
     """
-    numbers = [share_of(_asked(dialogue)) for dialogue in read()]
+    numbers = [share_of(asked(dialogue)) for dialogue in read()]
     bound = max(share, min(numbers, default=0))
     for dialogue, number in zip(read(), numbers, strict=True):
         if (number <= bound) == held_out:
             yield dialogue
 
 
-def _asked(dialogue: Dialogue) -> str:
+def asked(dialogue: Dialogue) -> str:
+    """The text of the one message of the user."""
     [text] = (message_text(message) for message in dialogue.messages if message.role == "user")
     return text

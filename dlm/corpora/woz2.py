@@ -9,8 +9,9 @@ first, with what was understood, and the system's reply in the next turn ends th
     act      request(area)              where annotated; a value that is confirmed: confirm(...)
     reply    ...
 
-The last user message of a dialogue has no reply. In German and Italian the user's messages, slots
-and values are translated; the system's side is published in English.
+The last user message of a dialogue has no reply. In German (`de`) and Italian (`it`) the user's
+messages, slots and values are translated, in `de_en` and `it_en` the messages alone, with the
+English slots and values. The system's side is published in English.
 
 Source: Wen et al.: A Network-based End-to-End Trainable Task-oriented Dialogue System, EACL 2017;
 Mrksic et al.: Neural Belief Tracker, ACL 2017, arXiv:1606.03777; the translations of Mrksic et al.:
@@ -38,7 +39,7 @@ from dlm.dialogue import slots
 from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.slots import Act, spell_acts, spell_state
 
-LANGUAGES = ("en", "de", "it")
+LANGUAGES = ("en", "de", "it", "de_en", "it_en")
 SPLITS = {"train": "train", "validation": "validate", "test": "test"}
 
 # Measured on the release: split -> (dialogues, turns), the same in every language.
@@ -67,7 +68,7 @@ class Options:
     """Options of the corpus.
 
     Attributes:
-      language: en, de or it.
+      language: en, de or it; de_en, it_en: labels in English.
       path: folder of the release; empty: `$DLM_DATA_DIR/woz2`.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,28 @@ def test_messages_by_hand(small):
     ]
 
 
+def test_shots_by_hand(tmp_path, monkeypatch):
+    """Two of each intent, or all there are; the draw is of the texts, not of their order."""
+    monkeypatch.setattr(banking77, "COUNTS", {"train": 40, "test": 1})
+    rows = [f"message {n},{'rare' if n == 0 else 'often'}" for n in range(40)]
+    found = []
+    for order in (rows, rows[::-1]):
+        write(tmp_path, "train", "\r\n".join(["text,category", *order, ""]))
+        write(tmp_path, "test", TEST)
+        built = build(tmp_path, shots=2, validation_share=0.2)
+        drawn = [(d.messages[0].content, d.messages[1].content) for d in built.splits["train"]]
+        held_out = {d.messages[0].content for d in built.splits["validation"]}
+        assert not held_out & {text for text, _ in drawn}
+        found.append((sorted(drawn), held_out))
+    assert found[0] == found[1]
+    assert sorted(intent for _, intent in found[0][0]) == ["often", "often", "rare"]
+    everything = build(tmp_path, validation_share=0.2)
+    assert len(everything.splits["train"]) == 40 - len(found[0][1])
+
+
 def test_mistakes_are_told(small):
+    with pytest.raises(UserError, match="shots=-1 is no number of messages; 0 = all"):
+        build(small, shots=-1)
     with pytest.raises(UserError, match="validation_share=1"):
         build(small, validation_share=1.0)
     for text, message in (
@@ -75,3 +97,9 @@ def test_the_real_corpus(corpus_dir, tmp_path):
     assert ids == set(range(10003))
     assert sum("\n" in d.messages[0].content for d in found["train"] + found["validation"]) == 10
     assert sum("\n" in d.messages[0].content for d in found["test"]) == 3
+    few = registry.prepare("banking77", {**options, "shots": 10}, tmp_path).splits
+    drawn = Counter(d.messages[1].content for d in few["train"])
+    assert set(drawn.values()) == {10}
+    assert len(drawn) == 77
+    assert {d.id for d in few["train"]} < {d.id for d in found["train"]}
+    assert [d.id for d in few["validation"]] == [d.id for d in found["validation"]]

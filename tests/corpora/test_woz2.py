@@ -108,6 +108,24 @@ def test_the_real_files(corpus_dir, language):
     assert intents.count("") == 813
 
 
+@pytest.mark.parametrize("language", ["de", "it"])
+def test_english_labels_of_translated_messages(corpus_dir, language):
+    """Messages are the translation's, but for a full stop; states the English ones, but for two."""
+    root = corpus_dir("woz2") / "data/woz"
+
+    def read(name: str, channel: str | None) -> list[str]:
+        dialogues = woz2.read_dialogues(root / f"woz_test_{name}.json", "test")
+        return [m.content for d in dialogues for m in d.messages if m.channel == channel]
+
+    def differing(channel: str | None, name: str) -> int:
+        pairs = zip(read(f"{language}_en", channel), read(name, channel), strict=True)
+        return sum(one != other for one, other in pairs)
+
+    assert differing(None, language) <= 1
+    assert differing("state", "en") == 2
+    assert differing("state", language) == 1646
+
+
 def test_the_real_corpus(corpus_dir, tmp_path):
     built = registry.prepare("woz2", {"path": str(corpus_dir("woz2"))}, tmp_path)
     counts = {s: (c["dialogues"], c["responses"]) for s, c in built.counts.items()}
