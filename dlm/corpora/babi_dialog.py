@@ -18,9 +18,11 @@ arXiv:1605.07683; files and README.txt of the release.
 
 from __future__ import annotations
 
+import random
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -40,6 +42,7 @@ SILENCE = "<SILENCE>"
 NO_RESULT = f"{CALL} no result"
 SLOTS = ("cuisine", "location", "number", "price")
 TASK_6_SLOTS = ("cuisine", "location", "price")
+CONSONANTS, VOWELS = "bcdfghjklmnprstvwz", "aeiou"  # of made-up names
 # Relations whose values differ between test and test_oov; all other words are shared.
 OPEN_RELATIONS = ("cuisine", "location")
 
@@ -82,10 +85,24 @@ class Options:
       task: 1 issue calls, 2 update calls, 3 show options, 4 give information, 5 whole dialogues,
         6 the same from real conversations (DSTC2).
       path: folder of the published files; empty: `$DLM_DATA_DIR/dialog-babi`.
+      entities: whether the names that a dialogue speaks of are told to the tokenizer, which then
+        spells known and unknown ones alike, in small pieces.
+      renamed: copies of every training dialogue, in place of it, each with other made-up names for
+        its cuisines and locations; as many as the epochs to be trained = new names every epoch.
+      results: the role of what a call returned: "tool", or "context" like facts known before.
     """
 
     task: int = 5
     path: str = ""
+    entities: bool = True
+    renamed: int = 0
+    results: str = "tool"
+
+    def __post_init__(self) -> None:
+        if self.renamed < 0:
+            raise ValueError(f"renamed={self.renamed} must be a number of copies, or 0")
+        if self.results not in ("tool", "context"):
+            raise ValueError(f"results={self.results!r} is neither 'tool' nor 'context'")
 
 
 def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
@@ -98,12 +115,13 @@ def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
     if config.task not in COUNTS:
         raise UserError(f"data.options.task: {config.task} is not a bAbI dialog task; use 1 to 6")
     files = find_files(config)
-    key = {"task": config.task, "code": source_digest(sys.modules[__name__])}
+    key: dict[str, Any] = {"code": source_digest(sys.modules[__name__])}
+    key |= {name: value for name, value in asdict(config).items() if name != "path"}
     key["files"] = {split: digest_file(path) for split, path in files.items()}
     return build(
         "babi_dialog",
         digest(key),
-        {split: partial(_counted, path, config.task, split) for split, path in files.items()},
+        {split: partial(_split, config, path, split) for split, path in files.items()},
         data_dir,
         card=CARD,
     )
@@ -127,8 +145,58 @@ def find_files(config: Options) -> dict[str, Path]:
     return found
 
 
-def _counted(path: Path, task: int, split: str) -> Iterator[Dialogue]:
-    return counted(read_dialogues(path, task, split), COUNTS[task][split], path, CARD)
+def _split(config: Options, path: Path, split: str) -> Iterator[Dialogue]:
+    """The dialogues of a split, as the options ask for them."""
+    dialogues = read_dialogues(path, config.task, split)
+    for dialogue in counted(dialogues, COUNTS[config.task][split], path, CARD):
+        copies = config.renamed if split == "train" else 0
+        for told in [rename(dialogue, n) for n in range(copies)] or [dialogue]:
+            if config.results == "context":
+                told = replace(told, messages=tuple(map(_as_context, told.messages)))
+            yield told if config.entities else replace(told, meta={})
+
+
+def rename(dialogue: Dialogue, number: int) -> Dialogue:
+    """A copy whose cuisines and locations have made-up names, the same wherever one stands.
+
+    The names are drawn by the id of the dialogue and the number of the copy.
+    """
+    entities = dialogue.meta["entities"]
+    made = _made_up(random.Random(f"{dialogue.id}/{number}"), len(entities))
+    names = dict(zip(entities, made, strict=True))
+    words = "|".join(map(re.escape, names)) or "(?!)"
+    pattern = re.compile(rf"(?<![a-z])({words})(?![a-z])")
+
+    def new(text: str) -> str:
+        return pattern.sub(lambda found: names[found[0]], text)
+
+    messages = (
+        replace(
+            message,
+            content=new(message_text(message)) if message.channel != "call" else "",
+            arguments=message.arguments and {k: new(v) for k, v in message.arguments.items()},
+        )
+        for message in dialogue.messages
+    )
+    return replace(
+        dialogue,
+        id=f"{dialogue.id}-renamed-{number}",
+        messages=tuple(messages),
+        meta={"entities": sorted(made)},
+    )
+
+
+def _made_up(rng: random.Random, count: int) -> list[str]:
+    """So many different names of 4 to 9 letters."""
+    names: dict[str, None] = {}
+    while len(names) < count:
+        syllables = (rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(rng.randint(2, 4)))
+        names["".join(syllables) + rng.choice(["", *CONSONANTS])] = None
+    return list(names)
+
+
+def _as_context(message: Message) -> Message:
+    return Message("context", message.content) if message.role == "tool" else message
 
 
 def read_dialogues(path: str | Path, task: int, split: str) -> Iterator[Dialogue]:

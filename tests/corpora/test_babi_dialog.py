@@ -6,7 +6,7 @@ import pytest
 
 from dlm.core.errors import UserError
 from dlm.corpora import babi_dialog, registry
-from dlm.corpora.babi_dialog import COUNTS, SPLITS, published_text, read_dialogues
+from dlm.corpora.babi_dialog import COUNTS, SPLITS, published_text, read_dialogues, rename
 from dlm.dialogue.schema import Dialogue, Message, response_units, validate
 
 TASK_5 = """\
@@ -160,6 +160,52 @@ def test_prepare_finds_the_release_in_its_folder(small_corpus, tmp_path):
     inner = {"task": 5, "path": str(small_corpus / "dialog-bAbI-tasks")}
     again = registry.prepare("babi_dialog", inner, tmp_path / "built")
     assert again.digest == prepared.digest
+
+
+def test_names_are_made_up_alike_in_the_whole_dialogue(tmp_path):
+    """Whatever is said of a name is said of the new one: its mentions, its calls, its facts."""
+    facts = TASK_5.replace("resto_a R_rating 3", "resto_paris_thai R_location paris")
+    (told, _) = read_text(tmp_path, facts, 5)
+    new = rename(told, 0)
+    validate(new, "test")
+    cuisine, location = new.messages[5].arguments["cuisine"], new.messages[5].arguments["location"]
+    thai = new.messages[9].arguments["cuisine"]
+    assert len({cuisine, location, thai, "italian", "paris", "thai"}) == 6
+    assert sorted((cuisine, location, thai)) == new.meta["entities"]
+    assert new.messages[2].content == f"a table in {location}"
+    assert new.messages[6].content == f"instead with {thai} food"
+    assert f"resto_{location}_{thai} location {location}" in new.messages[10].content
+    assert new.messages[9].arguments["price"] == "cheap"
+    assert rename(told, 0) == new != rename(told, 1)
+    assert new.id == "task5-train-0-renamed-0"
+
+
+def test_training_dialogues_alone_are_renamed(small_corpus, tmp_path):
+    """As many copies of each as asked for; what is scored stays as it was published."""
+    options = {"path": str(small_corpus), "renamed": 3}
+    prepared = registry.prepare("babi_dialog", options, tmp_path / "built")
+    plain = registry.prepare("babi_dialog", {"path": str(small_corpus)}, tmp_path / "built")
+    assert prepared.counts["train"]["dialogues"] == 6
+    assert list(prepared.splits["test"]) == list(plain.splits["test"])
+    said = [
+        dialogue.messages[2].content
+        for dialogue in prepared.splits["train"]
+        if dialogue.id.startswith("task5-train-0-")
+    ]
+    assert len(set(said)) == 3
+    assert "a table in paris" not in said
+
+
+def test_results_may_be_context_and_names_untold(small_corpus, tmp_path):
+    options = {"path": str(small_corpus), "results": "context", "entities": False}
+    prepared = registry.prepare("babi_dialog", options, tmp_path / "built")
+    for split in prepared.splits.values():
+        dialogue = split[0]
+        assert dialogue.meta == {}
+        assert [m.role for m in dialogue.messages].count("context") == 1
+        assert "tool" not in [m.role for m in dialogue.messages]
+    with pytest.raises(UserError, match="results='reply' is neither 'tool' nor 'context'"):
+        registry.prepare("babi_dialog", options | {"results": "reply"}, tmp_path / "built")
 
 
 def test_other_counts_than_published_are_refused(small_corpus, tmp_path):

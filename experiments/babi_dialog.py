@@ -1,0 +1,100 @@
+"""Dialog bAbI, tasks 1 to 5 and their out-of-vocabulary tests, beside the published systems.
+
+    python run.py table --experiment=experiments/babi_dialog.py --workdir=runs/babi_dialog
+
+The first row is `configs/babi_dialog.py` as it stands; the others, on task 5, change one thing
+each: names that are not spelled in small pieces, training dialogues whose names are made up anew
+every epoch, results that are context. Data: the dialog bAbI release, at $DLM_DATA_DIR/dialog-babi.
+Hardware: two CPU cores. Time: 15 minutes to an hour a run; --dry-run says it. Expected: not
+measured yet.
+"""
+
+from __future__ import annotations
+
+from dlm.tables.spec import Column, Published, Table, Task, Variant
+
+TASKS = (1, 2, 3, 4, 5)
+SETS = {"test": "", "test_oov": " OOV"}
+RENAMED = 25  # copies, about as many as the epochs of task 5
+
+BORDES = "Bordes et al. 2017, table 2"
+MEM2SEQ = "Madotto et al. 2018, table 3"
+GLMP = "Wu et al. 2019, table 2"
+# Per response and, where it is known, per dialogue: tasks 1 to 5, then their OOV tests.
+PUBLISHED = {
+    ("MemN2N", BORDES): (
+        (99.9, 100.0, 74.9, 59.5, 96.1, 72.3, 78.9, 74.4, 57.6, 65.5),
+        (99.6, 100.0, 2.0, 3.0, 49.4),
+    ),
+    ("MemN2N, match type", BORDES): (
+        (100.0, 98.3, 74.9, 100.0, 93.4, 96.5, 94.5, 75.2, 100.0, 77.7),
+        (100.0, 83.9, None, 100.0, 19.7, 82.7, 48.4, None, 100.0),
+    ),
+    ("GMemN2N", "Liu and Perez 2017"): (
+        (100.0, 100.0, 74.9, 57.2, 96.3, 82.4, 78.9, 75.3, 57.0, 66.7),
+        (100.0, 100.0, 0.0, 0.0, 52.5),
+    ),
+    ("Mem2Seq, 6 hops", MEM2SEQ): (
+        (100.0, 100.0, 94.7, 100.0, 97.9, 94.0, 86.5, 90.3, 100.0, 84.5),
+        (100.0, 100.0, 62.1, 100.0, 69.6, 62.2, 12.4, 38.7, 100.0, 2.3),
+    ),
+    ("GLMP, 1 hop", GLMP): (
+        (100.0, 100.0, 96.3, 100.0, 99.2, 100.0, 100.0, 95.5, 100.0, 92.0),
+        (100.0, 100.0, 75.6, 100.0, 88.5, 100.0, 100.0, 65.7, 100.0, 21.7),
+    ),
+}
+
+
+def get_table() -> Table:
+    """Five tasks, four rows, three seeds."""
+    tasks = tuple(
+        Task(f"task{n}", f"configs/babi_dialog.py:task={n}", {"eval.splits": tuple(SETS)})
+        for n in TASKS
+    )
+    columns = tuple(
+        Column(title, f"task{n}", f"{split}/{figure}_accuracy")
+        for title, n, split, figure in cells()
+    )
+    only = ("task5",)
+    return Table(
+        title="Dialog bAbI",
+        caption=(
+            "From scratch. Share of bot turns, and of whole dialogues, of which every token is the "
+            "argmax given the gold history, which is what greedy generation writes. The published "
+            "systems before Mem2Seq rank given candidates, which is easier where the names are "
+            "known. Whole dialogues count as right with every turn right."
+        ),
+        tasks=tasks,
+        columns=columns,
+        variants=(
+            Variant("dlm"),
+            Variant("names as they come", {"data.options.entities": False}, tasks=only),
+            Variant("names made up anew", {"data.options.renamed": RENAMED}, tasks=only),
+            Variant("results as context", {"data.options.results": "context"}, tasks=only),
+        ),
+        seeds=(0, 1, 2),
+        published=tuple(
+            Published(name, source, dict(published_cells(*figures)), mark="R")
+            for (name, source), figures in PUBLISHED.items()
+        ),
+        quick={"train.steps": 10, "train.eval_every": 5, "eval.at_most": 20, "eval.dialogues": 2},
+    )
+
+
+def cells() -> list[tuple[str, int, str, str]]:
+    """Title, task, split and figure of every column: responses of all, then dialogues."""
+    return [
+        (f"T{n}{of}{', dialogues' if figure == 'dialogue' else ''}", n, split, figure)
+        for figure in ("response", "dialogue")
+        for split, of in SETS.items()
+        for n in TASKS
+    ]
+
+
+def published_cells(
+    responses: tuple[float, ...], dialogues: tuple[float | None, ...]
+) -> list[tuple[str, float]]:
+    """Figures under the titles of their columns; the last of whole dialogues may not be known."""
+    titles = [title for title, *_ in cells()]
+    known = [*responses, *dialogues, *[None] * (len(titles) - len(responses) - len(dialogues))]
+    return [(title, value) for title, value in zip(titles, known, strict=True) if value is not None]
