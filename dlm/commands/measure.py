@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -11,6 +12,7 @@ import numpy as np
 
 from dlm.commands.setup import Setup
 from dlm.commands.start import is_drawn
+from dlm.core.progress import Progress
 from dlm.data.store import Pieces
 from dlm.dialogue.actions import User
 from dlm.dialogue.endings import completed
@@ -27,7 +29,7 @@ from dlm.evaluation.predict import Prediction, predict
 from dlm.evaluation.report import BESIDE
 from dlm.evaluation.rollout import MAX_TURNS, RecordedUser, Rollout, roll_out, success
 from dlm.evaluation.scores import figures as divide
-from dlm.generation.engine import Engine
+from dlm.generation.engine import Completion, Engine, GenerateConfig, Request, Written, collect
 from dlm.losses.cross_entropy import cross_entropy
 
 
@@ -46,6 +48,24 @@ class Measured:
     predictions: dict[str, list[Prediction]] = field(default_factory=dict)
 
 
+class Told:
+    """An engine that says how many responses it has written."""
+
+    def __init__(self, engine: Engine, progress: Progress) -> None:
+        self._engine, self._progress = engine, progress
+        self._done = 0
+
+    def generate(self, requests: Sequence[Request], config: GenerateConfig) -> list[Completion]:
+        """Writes all responses."""
+        return collect(len(requests), self._counted(self._engine.stream(requests, config)))
+
+    def _counted(self, stream: Iterable[Written]) -> Iterator[Written]:
+        for written in stream:
+            self._done += written.reason is not None
+            self._progress.update(self._done)
+            yield written
+
+
 class Measure:
     """Measures a run's model; what compiles is compiled once and serves every call."""
 
@@ -62,11 +82,16 @@ class Measure:
     def _log_prob_step(self) -> LogProbStep:
         return make_log_prob_step(self._setup.model, chunk=self._setup.settings.loss.chunk)
 
-    def forced(self, params: dict, split: str) -> dict[str, float]:
-        """Teacher-forced figures of a split; where it has endings to compare, of these too."""
+    def forced(self, params: dict, split: str, *, shown: bool = False) -> dict[str, float]:
+        """Teacher-forced figures of a split; where it has endings to compare, of these too.
+
+        How far it is, is `shown` where no other bar is.
+        """
         pieces = self._setup.pieces(split)
-        scores = score_split(self._score_step, params, self._setup.batches(pieces), pieces)
-        means = scores.means()
+        batches = self._setup.batches(pieces)
+        bar = Progress(batches.num_steps(0), f"scoring {split}", "batch")
+        with bar if shown else nullcontext() as progress:
+            means = score_split(self._score_step, params, batches, pieces, progress).means()
         if pieces.counts.endings:
             groups = self._setup.pieces(split, groups=True)
             means |= ending_means(groups, self.log_probs(params, groups)) if len(groups) else {}
@@ -86,7 +111,7 @@ class Measure:
             return {name: x for name, x in whole.items() if not name.startswith(BESIDE)}
         figures: dict[str, float] = {}
         for split in splits:
-            figures.update(self.forced(params, split))
+            figures.update(self.forced(params, split, shown=True))
         return figures
 
     def whole(self, params: dict, splits: Sequence[str]) -> Measured:
@@ -97,14 +122,18 @@ class Measure:
         if any(setup.pieces(split).counts.endings for split in splits):
             measured.signatures["preference, choice"] = self._compared(splits)
         for name in splits:
-            measured.figures.update(self.forced(params, name))
+            measured.figures.update(self.forced(params, name, shown=True))
             source = setup.split(name)
             first = range(min(settings.eval.dialogues, len(source)))
             dialogues = [completed(source[i]) for i in first]
-            predictions = predict(
-                dialogues, engine, setup.template, settings.generate, setup.open_world
-            )
-            measured.predictions[name] = predictions
+            with Progress(None, f"answering {name}", "response") as progress:
+                measured.predictions[name] = predict(
+                    dialogues,
+                    Told(engine, progress),
+                    setup.template,
+                    settings.generate,
+                    setup.open_world,
+                )
             self._generated(measured, name, dialogues)
             if settings.tools and settings.eval.rollouts:
                 self._replayed(measured, engine, name)
@@ -169,15 +198,16 @@ class Measure:
     ) -> None:
         """Success, in all and by task, and turns of conversations with these users."""
         setup = self._setup
-        held = roll_out(
-            dialogues,
-            users,
-            setup.open_world,
-            engine,
-            setup.template,
-            setup.settings.generate,
-            max_turns=MAX_TURNS,
-        )
+        with Progress(None, f"talking, {prefix}", "response") as progress:
+            held = roll_out(
+                dialogues,
+                users,
+                setup.open_world,
+                Told(engine, progress),
+                setup.template,
+                setup.settings.generate,
+                max_turns=MAX_TURNS,
+            )
         by_task: dict[str, list[Rollout]] = {"": held}
         for dialogue, one in zip(dialogues, held, strict=True):
             if dialogue.task:

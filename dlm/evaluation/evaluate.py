@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from dlm.core.progress import Progress
 from dlm.data.batch import Batch
 from dlm.data.pipeline import Batches
 from dlm.data.store import Pieces
@@ -68,7 +69,13 @@ def make_score_step(model: Model, token_loss: Callable, *, chunk: int) -> ScoreS
     return score
 
 
-def score_split(score_step: ScoreStep, params: dict, batches: Batches, pieces: Pieces) -> Scores:
+def score_split(
+    score_step: ScoreStep,
+    params: dict,
+    batches: Batches,
+    pieces: Pieces,
+    progress: Progress | None = None,
+) -> Scores:
     """Teacher-forced scores of every piece of a split, summed exactly.
 
     Args:
@@ -76,6 +83,7 @@ def score_split(score_step: ScoreStep, params: dict, batches: Batches, pieces: P
       params: the model's parameters.
       batches: one unshuffled epoch over `pieces`.
       pieces: the encoded split.
+      progress: told of every batch.
     """
     scores = Scores(pieces.task_names)
     for step, batch in enumerate(batches.iterate(0, batches.num_steps(0))):
@@ -93,4 +101,6 @@ def score_split(score_step: ScoreStep, params: dict, batches: Batches, pieces: P
                     task=int(pieces.task_id[index]),
                 )
                 start = stop
+        if progress:
+            progress.update(step + 1)
     return scores

@@ -19,7 +19,7 @@ from dlm.dialogue.schema import (
 )
 from dlm.dialogue.template import Rejected, Template, message_text, response
 from dlm.generation.constraints import response_grammar
-from dlm.generation.engine import Completion, Engine, GenerateConfig, Request
+from dlm.generation.engine import Completion, GenerateConfig, Request, Writer
 from dlm.manager.conversation import without_oldest_turn
 
 UNASKED = Completion((), "refused", 0.0)
@@ -94,7 +94,7 @@ def spelled(messages: Iterable[Message]) -> list[tuple[str | None, str]]:
 
 def predict(
     dialogues: Sequence[Dialogue],
-    engine: Engine,
+    engine: Writer,
     template: Template,
     config: GenerateConfig,
     open_world: Callable[[Dialogue], World],

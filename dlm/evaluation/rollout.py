@@ -13,7 +13,7 @@ from dlm.core.mean import Mean
 from dlm.dialogue.actions import User, World
 from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.template import Template, message_text
-from dlm.generation.engine import Engine, GenerateConfig
+from dlm.generation.engine import GenerateConfig, Writer
 from dlm.manager.actions import execute
 from dlm.manager.conversation import respond, run_batch
 from dlm.manager.events import Called, Conversation, from_dialogue, to_dialogue
@@ -76,7 +76,7 @@ def roll_out(
     dialogues: Sequence[Dialogue],
     users: Sequence[User],
     open_world: Callable[[Dialogue], World],
-    engine: Engine,
+    engine: Writer,
     template: Template,
     config: GenerateConfig,
     *,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -143,6 +143,14 @@ def bucket(size: int, smallest: int, factor: int, largest: int) -> int:
     while held < size:
         held *= factor
     return min(held, largest)
+
+
+class Writer(Protocol):
+    """Whatever writes responses: an engine, or something around one."""
+
+    def generate(self, requests: Sequence[Request], config: GenerateConfig) -> list[Completion]:
+        """Writes all responses, in the order of the requests."""
+        ...
 
 
 class Engine:

@@ -24,6 +24,7 @@ from dlm.generation.engine import (
     Engine,
     GenerateConfig,
     Request,
+    Writer,
     Written,
     collect,
 )
@@ -113,7 +114,7 @@ def run_one(
 
 
 def run_batch(
-    engine: Engine, generators: Sequence[Round], config: GenerateConfig = GREEDY
+    engine: Writer, generators: Sequence[Round], config: GenerateConfig = GREEDY
 ) -> list[Conversation]:
     """Runs generators side by side; what all of them wait for is decoded in one batch.
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dlm.core.mean import Mean
+from dlm.core.progress import Progress
 from dlm.data.batch import empty_batch
 from dlm.data.pipeline import Batches
 from dlm.dialogue.encoding import CHANNEL_NAMES, fit
@@ -85,13 +86,17 @@ def test_every_figure_is_that_of_a_plain_recomputation(
     assert 0 < means["token_accuracy"].value < 1
 
 
-def test_order_and_batch_size_change_no_figure(tmp_path, template, params, score_step):
-    """Each dialogue counts once, wherever it stands."""
+def test_order_and_batch_size_change_no_figure(tmp_path, template, params, score_step, capsys):
+    """Each dialogue counts once, wherever it stands; how far it is, is told where it is asked."""
     means = []
     for name, dialogues, rows in (("a", TALKS, 3), ("b", TALKS[::-1], 2)):
         pieces = make_pieces(dialogues, template, tmp_path / name)
         batches = Batches(pieces, rows=rows, length=2 * WHOLE, shuffle=False)
-        means.append(score_split(score_step, params, batches, pieces).means())
+        with Progress(batches.num_steps(0), f"scoring {name}", "batch") as progress:
+            told = progress if name == "b" else None
+            means.append(score_split(score_step, params, batches, pieces, told).means())
+    steps = batches.num_steps(0)
+    assert f"scoring b: batch {steps}/{steps}" in capsys.readouterr().out.splitlines()[-1]
     first, second = means
     for name in first:
         assert first[name].count == second[name].count
