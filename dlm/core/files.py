@@ -82,15 +82,28 @@ def read_json(path: str | Path) -> Any:
       UserError: the file is absent, unreadable, not UTF-8, or not JSON (with line and column).
     """
     try:
-        return json.loads(Path(path).read_bytes())
+        return parse_json(Path(path).read_bytes(), path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def parse_json(text: str | bytes, path: str | Path) -> Any:
+    """Reads the JSON text of a file.
+
+    Raises:
+      UserError: it is not UTF-8, or not JSON (with line and column), or nests too deep or has
+        numbers too long to be read.
+    """
+    try:
+        return json.loads(text)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}"
         ) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON: {str(error)[:100]}") from None
 
 
 def digest(value: Any) -> str:

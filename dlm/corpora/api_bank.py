@@ -33,7 +33,7 @@ from typing import Any
 from dlm.core.config import parse
 from dlm.corpora.published import counted, find_files, reading, root_of
 from dlm.corpora.registry import Card, Prepared
-from dlm.corpora.tables import csv_rows, reader_digest
+from dlm.corpora.tables import csv_rows, file_text, reader_digest
 from dlm.corpora.tfds_store import build
 from dlm.dialogue.schema import Dialogue, Message
 
@@ -118,7 +118,7 @@ def read_dialogues(paths: Sequence[Path], table: Path) -> Iterator[Dialogue]:
 
 def _read(paths: Sequence[Path], tools: Mapping[str, Mapping[str, Any]]) -> Iterator[Dialogue]:
     for path in paths:
-        text = path.read_text(encoding="utf-8")
+        text = file_text(path)
         if not text.strip():
             continue
         with reading(path, CARD):

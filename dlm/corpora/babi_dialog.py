@@ -31,8 +31,9 @@ from typing import Any
 from dlm.core.config import parse
 from dlm.core.errors import UserError
 from dlm.core.files import digest, digest_file, source_digest
-from dlm.corpora.published import counted, root_of
+from dlm.corpora.published import counted, reading, root_of
 from dlm.corpora.registry import Card, Prepared
+from dlm.corpora.tables import file_text
 from dlm.corpora.tfds_store import build
 from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.template import message_text
@@ -203,13 +204,15 @@ def read_dialogues(path: str | Path, task: int, split: str) -> Iterator[Dialogue
     """Reads one published file; ids are `task5-train-17`, counted from 0.
 
     Raises:
-      UserError: a line that is neither a turn nor a fact, with its number.
+      UserError: a line that is neither a turn nor a fact, with its number; a call of other slots.
     """
-    text = Path(path).read_text(encoding="utf-8")
+    text = file_text(Path(path))
     lines = [(f"{path}:{n}", line) for n, line in enumerate(text.split("\n"), start=1)]
     blocks = groupby(lines, key=lambda line: bool(line[1].strip()))
     for index, block in enumerate(block for filled, block in blocks if filled):
-        yield parse_dialogue(block, f"task{task}-{split}-{index}", task)
+        with reading(f"{path}: dialogue {index}", CARD):
+            dialogue = parse_dialogue(block, f"task{task}-{split}-{index}", task)
+        yield dialogue
 
 
 def parse_dialogue(lines: Iterable[tuple[str, str]], id: str, task: int) -> Dialogue:

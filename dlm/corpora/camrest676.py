@@ -22,7 +22,6 @@ arXiv:1604.04562; data/ and db/ of the release.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,10 +31,11 @@ from typing import Any
 
 from dlm.core.config import parse
 from dlm.core.errors import UserError
+from dlm.core.files import parse_json
 from dlm.corpora import woz2
 from dlm.corpora.published import counted, find_files, reading, root_of
 from dlm.corpora.registry import Card, Prepared
-from dlm.corpora.tables import reader_digest
+from dlm.corpora.tables import check_counts, file_text, reader_digest
 from dlm.corpora.tfds_store import build
 from dlm.corpora.woz2 import belief, system_messages
 from dlm.dialogue import slots
@@ -101,10 +101,9 @@ def _split(path: Path, database: Path, split: str) -> Iterator[Dialogue]:
     sizes = [dialogues for dialogues, _ in COUNTS.values()]
     index = list(COUNTS).index(split)
     records = read_commented(path)
-    if len(records) != sum(sizes):
-        raise UserError(f"{path}: {len(records)} dialogues, not {sum(sizes)}; {CARD.remedy}")
-    part = records[sum(sizes[:index]) : sum(sizes[: index + 1])]
-    found = _read(path, part, Database(read_commented(database)))
+    check_counts(path, {"dialogues": len(records)}, {"dialogues": sum(sizes)}, CARD)
+    part = list(enumerate(records))[sum(sizes[:index]) : sum(sizes[: index + 1])]
+    found = _read(path, part, read_database(database))
     return counted(found, COUNTS[split], path, CARD)
 
 
@@ -114,11 +113,8 @@ def read_commented(path: Path) -> list[Any]:
     Raises:
       UserError: there is none.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")
-    try:
-        records = json.loads("\n".join("" if line.startswith("#") else line for line in lines))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
+    lines = file_text(path).split("\n")
+    records = parse_json("\n".join("" if line.startswith("#") else line for line in lines), path)
     if not isinstance(records, list):
         raise UserError(f"{path}: no list; {CARD.remedy}")
     return records
@@ -161,9 +157,18 @@ class Database:
         return None
 
 
-@cache
-def _database(path: Path) -> Database:
-    return Database(read_commented(path))
+def read_database(path: Path) -> Database:
+    """The database in a file of the release.
+
+    Raises:
+      UserError: a record of another shape.
+    """
+    records = read_commented(path)
+    with reading(path, CARD):
+        return Database(records)
+
+
+_database = cache(read_database)
 
 
 def world(dialogue: Dialogue) -> Database:
@@ -172,9 +177,9 @@ def world(dialogue: Dialogue) -> Database:
     return _database(find_files(CARD, root_of(CARD), CARD.files)[1])
 
 
-def _read(path: Path, records: Sequence[Any], database: Database) -> Iterator[Dialogue]:
-    for record in records:
-        with reading(f"{path}: dialogue {record.get('dialogue_id')}", CARD):
+def _read(path: Path, records: Iterable[tuple[int, Any]], database: Database) -> Iterator[Dialogue]:
+    for number, record in records:
+        with reading(f"{path}: record {number}", CARD):
             dialogue = parse_dialogue(record, database)
         yield dialogue
 

@@ -31,7 +31,7 @@ from typing import Any
 from dlm.core.config import parse
 from dlm.core.errors import UserError
 from dlm.corpora import splits
-from dlm.corpora.published import find_files, root_of
+from dlm.corpora.published import MALFORMED, find_files, root_of
 from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tables import check_counts, csv_rows, reader_digest
 from dlm.corpora.tfds_store import build
@@ -180,13 +180,13 @@ def parse_row(row: Mapping[str, str], where: str, name: str) -> Dialogue:
             for head, body in rule.items()
         }
         facts, steps = derivation(proof, (first, row["target"], second))
-    except (ValueError, TypeError, AttributeError, SyntaxError, KeyError, RecursionError) as error:
+        lines = [
+            f"{', '.join(' '.join(premise) for premise in body)} > {' '.join(head)}"
+            for head, body in steps
+        ]
+    except MALFORMED as error:
         problem = f"query and proof_state do not prove a relation: {error!r}"
         raise UserError(f"{where}: {problem[:200]}") from None
-    lines = (
-        f"{', '.join(' '.join(premise) for premise in body)} > {' '.join(head)}"
-        for head, body in steps
-    )
     messages = (
         Message("context", row["story"]),
         Message("user", f"Who is {second} to {first}?"),

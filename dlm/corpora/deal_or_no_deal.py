@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 from dlm.core.config import parse
 from dlm.core.errors import UserError
-from dlm.corpora.published import find_files, root_of
+from dlm.corpora.published import find_files, reading, root_of
 from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tables import check_counts, reader_digest, text_lines
 from dlm.corpora.tfds_store import build
@@ -129,19 +129,22 @@ def read_split(path: Path, split: str) -> Iterator[Dialogue]:
     Raises:
       UserError: a line is no negotiation, or counts unlike the published.
     """
-    views = [parse_line(line, where) for where, line in text_lines(path)]
+    lines = list(text_lines(path))
+    views = [parse_line(line, where) for where, line in lines]
     number = alone = index = 0
     while index < len(views):
         pair = views[index : index + 2]
         if len(pair) < 2 or pair[0].mirror() != pair[1]:
             del pair[1:]
             alone += 1
-        for view in pair:
+        for (where, _), view in zip(lines[index : index + len(pair)], pair, strict=True):
             side = "first" if view.turns[0][0] == "YOU" else "second"
-            yield dialogue(view, f"{split}-{number}-{side}")
+            with reading(where, CARD):
+                found = dialogue(view, f"{split}-{number}-{side}")
+            yield found
         number, index = number + 1, index + len(pair)
-    found = {"views": len(views), "without their mirror": alone}
-    check_counts(path, found, COUNTS[split], CARD)
+    counts = {"views": len(views), "without their mirror": alone}
+    check_counts(path, counts, COUNTS[split], CARD)
 
 
 def parse_line(line: str, where: str) -> View:
@@ -158,12 +161,13 @@ def parse_line(line: str, where: str) -> View:
         )
     if turns[-1][2] != SELECTION:
         raise UserError(f"{where}: the negotiation does not end with {SELECTION}")
-    return View(
-        tuple(map(int, found[1].split())),
-        tuple((who, text) for who, _, text in turns),
-        tuple(found[3].split()),
-        tuple(map(int, found[4].split())),
-    )
+    with reading(where, CARD):
+        return View(
+            tuple(map(int, found[1].split())),
+            tuple((who, text) for who, _, text in turns),
+            tuple(found[3].split()),
+            tuple(map(int, found[4].split())),
+        )
 
 
 def dialogue(view: View, name: str) -> Dialogue:

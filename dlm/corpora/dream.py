@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dlm.core.config import parse
-from dlm.core.files import read_json
-from dlm.corpora.published import find_files, reading, root_of
+from dlm.corpora.published import find_files, read_records, reading, root_of
 from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tables import check_counts, reader_digest
 from dlm.corpora.tfds_store import build
@@ -84,7 +83,7 @@ def read_split(path: Path, split: str) -> Iterator[Dialogue]:
     Raises:
       UserError: the file is not of this format, or counts unlike the published.
     """
-    records, questions = read_json(path), 0
+    records, questions = read_records(path, CARD), 0
     for number, record in enumerate(records):
         with reading(f"{path}: record {number}", CARD):
             utterances, asked, name = record

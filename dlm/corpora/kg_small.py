@@ -244,5 +244,7 @@ def _countries(countries: Path, regions: Path, facts: Path, split: str) -> Itera
     for number, (where, country) in enumerate(asked):
         found = [place for place in places if f"{LOCATED}({country},{place})." in true]
         if len(found) != 1:
-            raise UserError(f"{where}: {country!r} lies in {len(found)} regions of {facts}, not 1")
+            raise UserError(
+                f"{where}: {country!r:.60} lies in {len(found)} regions of {facts}, not 1"
+            )
         yield ask((country, LOCATED, UNKNOWN), found[0], f"{split}-{number}-object", (), places)

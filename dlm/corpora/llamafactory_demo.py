@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from dlm.core.config import parse
-from dlm.core.files import read_json
 from dlm.corpora import splits
-from dlm.corpora.published import find_files, root_of
+from dlm.corpora.published import find_files, read_records, root_of
 from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tables import check_counts, reader_digest
 from dlm.corpora.tfds_store import build
@@ -100,7 +99,7 @@ def read_file(path: Path, chosen: str) -> Iterator[Dialogue]:
     Raises:
       UserError: a record is not of this format, or there are more or fewer than published.
     """
-    records = read_json(path)
+    records = read_records(path, CARD)
     for number, record in enumerate(records):
         where = f"{path}: record {number}"
         if chosen in SHAREGPT:
@@ -111,6 +110,7 @@ def read_file(path: Path, chosen: str) -> Iterator[Dialogue]:
 
 def _read_split(config: Options, path: Path, split: str) -> Iterator[Dialogue]:
     for dialogue in read_file(path, config.set):
-        asked = next(message.content for message in dialogue.messages if message.role == "user")
+        users = (message.content for message in dialogue.messages if message.role == "user")
+        asked = next(users, "")
         if splits.split_of(str(asked)) == split:
             yield replace(dialogue, id=f"{split}-{dialogue.id}")

@@ -32,13 +32,13 @@ from pathlib import Path
 from typing import Any
 
 from dlm.core.config import parse
-from dlm.core.errors import UserError
+from dlm.core.errors import UserError, quoted
 from dlm.core.files import read_json
 from dlm.corpora import sgd
-from dlm.corpora.published import counted, find_files, reading, root_of
+from dlm.corpora.published import counted, find_files, read_records, reading, root_of
 from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.sgd import state_message, user_messages
-from dlm.corpora.tables import reader_digest
+from dlm.corpora.tables import file_text, reader_digest
 from dlm.corpora.tfds_store import build
 from dlm.dialogue import slots
 from dlm.dialogue.schema import Dialogue, Message
@@ -143,8 +143,10 @@ def _split(
 
 def read_21(path: Path) -> Iterator[Dialogue]:
     """The dialogues of a file of MultiWOZ 2.1: by id, its `goal` and `log`."""
-    for name, record in read_json(path).items():
-        with reading(f"{path}: dialogue {name}", CARD):
+    with reading(path, CARD):
+        records = read_json(path).items()
+    for name, record in records:
+        with reading(f"{path}: dialogue {quoted(name, 60)}", CARD):
             log, messages = record["log"], list[Message]()
             for user, system in zip(log[::2], log[1::2], strict=True):
                 messages += [
@@ -191,7 +193,7 @@ def read_22(paths: Sequence[Path], acts: Path) -> Iterator[Dialogue]:
     """The dialogues of files of MultiWOZ 2.2; `acts` is `dialog_acts.json`."""
     annotated = read_json(acts)
     for path in paths:
-        for number, record in enumerate(read_json(path)):
+        for number, record in enumerate(read_records(path, CARD)):
             with reading(f"{path}: dialogue {number}", CARD):
                 dialogue = parse_22(record, annotated.get(record["dialogue_id"], {}))
             yield dialogue
@@ -217,7 +219,7 @@ def read_text(paths: Sequence[Path], split: str) -> Iterator[Dialogue]:
     """
     number = 0
     for path in paths:
-        text = path.read_text(encoding="utf-8").strip("\n")
+        text = file_text(path).strip("\n")
         for block in re.split(r"\n{3,}", text):
             with reading(f"{path}: dialogue {number}", CARD):
                 lines = [re.sub(r"[\[\]]", "", line) for line in block.split("\n")]

@@ -181,7 +181,7 @@ def _question(line: str, where: str) -> Question:
     answers = fields[3] if len(fields) > 3 else fields[1].removeprefix(f"{gold}(")[:-1]
     listed = answers.removesuffix("/").split("/")
     if gold not in listed or any(path[-1] != gold for path in paths):
-        raise UserError(f"{where}: the path ends with {gold!r}, which is no answer")
+        raise UserError(f"{where}: the path ends with {gold!r:.60}, which is no answer")
     rest = [answer for answer in listed if answer != gold]
     return Question(fields[0].strip(), paths, [gold, *dict.fromkeys(rest)])
 
@@ -190,5 +190,5 @@ def _path(text: str, where: str) -> list[str]:
     names = text.split("#")
     path = names[: names.index(END)] if END in names else names
     if len(path) < 3 or len(path) % 2 == 0:
-        raise UserError(f"{where}: {text!r} is no path 'subject#relation#object...'")
+        raise UserError(f"{where}: {text!r:.60} is no path 'subject#relation#object...'")
     return path

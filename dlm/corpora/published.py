@@ -6,10 +6,18 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from dlm.core.errors import UserError
+from dlm.core.errors import UserError, quoted
+from dlm.core.files import read_json
 from dlm.corpora.registry import Card
 from dlm.dialogue.schema import Dialogue, response_units
+
+# What a record of another shape raises where it is taken apart, as JSON or as Python's literals.
+MALFORMED = (
+    *(AttributeError, LookupError, TypeError, ValueError),
+    *(SyntaxError, RecursionError, MemoryError),
+)
 
 
 def root_of(card: Card, path: str = "") -> Path:
@@ -48,9 +56,23 @@ def reading(where: str | Path, card: Card) -> Iterator[None]:
     """
     try:
         yield
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         problem = f"no field {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{where}: no record of this corpus: {problem}; {card.remedy}") from error
+        raise UserError(
+            f"{where}: no record of this corpus: {quoted(problem)}; {card.remedy}"
+        ) from error
+
+
+def read_records(path: Path, card: Card) -> list[Any]:
+    """The records of a JSON file that is a list of them.
+
+    Raises:
+      UserError: it is no JSON, or no list.
+    """
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise UserError(f"{path}: no list of records; {card.remedy}")
+    return records
 
 
 def counted(

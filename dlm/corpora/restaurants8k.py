@@ -23,10 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from dlm.core.config import parse
-from dlm.core.errors import UserError
-from dlm.core.files import read_json
 from dlm.corpora import splits as splits_module
-from dlm.corpora.published import counted, find_files, reading, root_of
+from dlm.corpora.published import counted, find_files, read_records, reading, root_of
 from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.splits import side
 from dlm.corpora.tables import reader_digest
@@ -120,14 +118,11 @@ def read_messages(path: Path, split: str, size: int) -> Iterator[Dialogue]:
     Raises:
       UserError: a record of another shape, with its number from 0; another number of them.
     """
-    records = read_json(path)
-    if not isinstance(records, list):
-        raise UserError(f"{path}: no list of messages; {CARD.remedy}")
-    return counted(_read(path, split, records), (size, size), path, CARD)
+    return counted(_read(path, split), (size, size), path, CARD)
 
 
-def _read(path: Path, split: str, records: list[Any]) -> Iterator[Dialogue]:
-    for number, record in enumerate(records):
+def _read(path: Path, split: str) -> Iterator[Dialogue]:
+    for number, record in enumerate(read_records(path, CARD)):
         with reading(f"{path}: record {number}", CARD):
             dialogue = parse_message(record, f"{split}-{number}")
         yield dialogue

@@ -30,8 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from dlm.core.config import parse
-from dlm.core.files import read_json
-from dlm.corpora.published import counted, find_files, reading, root_of
+from dlm.corpora.published import counted, find_files, read_records, reading, root_of
 from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tables import reader_digest
 from dlm.corpora.tfds_store import build
@@ -135,7 +134,7 @@ def read_dialogues(
     schema = read_schema(root / SPLITS[split] / "schema.json")
     trained = frozenset(read_schema(root / "train" / "schema.json"))
     for path in paths:
-        for number, record in enumerate(read_json(path)):
+        for number, record in enumerate(read_records(path, CARD)):
             with reading(f"{path}: dialogue {number}", CARD):
                 dialogue = read(record, schema, trained)
             yield dialogue
@@ -148,7 +147,7 @@ def read_schema(path: Path) -> dict[str, Mapping[str, Any]]:
       UserError: a record of another shape.
     """
     with reading(path, CARD):
-        return {service["service_name"]: service for service in read_json(path)}
+        return {service["service_name"]: service for service in read_records(path, CARD)}
 
 
 def parse_dialogue(

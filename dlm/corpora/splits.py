@@ -11,7 +11,8 @@ from dlm.dialogue.template import message_text
 
 def share_of(text: str, seed: int = 0) -> float:
     """A number in [0, 1) drawn by text and seed: the same text always has the same one."""
-    hashed = hashlib.sha256(f"{seed}\n{text}".encode()).digest()
+    written = f"{seed}\n{text}".encode(errors="surrogatepass")  # of half a pair others complain
+    hashed = hashlib.sha256(written).digest()
     return int.from_bytes(hashed[:6], "big") / 2**48
 
 

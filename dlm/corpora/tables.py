@@ -9,9 +9,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dlm.core.errors import UserError
+from dlm.core.errors import UserError, quoted
 from dlm.core.files import digest, digest_file, source_digest
 from dlm.corpora.registry import Card
+
+
+def file_text(path: Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+      UserError: the file is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
 
 
 def text_lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -20,11 +32,7 @@ def text_lines(path: Path) -> Iterator[tuple[str, str]]:
     Raises:
       UserError: the file is not UTF-8.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(file_text(path).split("\n"), start=1):
         if line.strip():
             yield f"{path}:{number}", line
 
@@ -43,9 +51,8 @@ def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str
         try:
             names = rows.fieldnames or []
             if absent := [name for name in columns if name not in names]:
-                raise UserError(
-                    f"{path}:1: no column {absent[0]!r}; it has {', '.join(names) or 'none'}"
-                )
+                there = quoted(", ".join(names)) or "none"
+                raise UserError(f"{path}:1: no column {absent[0]!r}; it has {there}")
             for row in rows:
                 where = f"{path}:{rows.line_num}"
                 if None in row or None in row.values():

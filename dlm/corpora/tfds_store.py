@@ -33,12 +33,13 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dlm.core.errors import UserError
+from dlm.core.errors import UserError, quoted
 from dlm.core.files import read_json, write_atomic, write_json
 from dlm.core.progress import Progress
 from dlm.corpora.entries import Entry, entry
 from dlm.corpora.overlap import also_in
 from dlm.corpora.registry import Card, DialogueSource, Prepared
+from dlm.dialogue.checks import RecordError
 from dlm.dialogue.schema import Dialogue, validate
 
 Splits = Mapping[str, Callable[[], Iterable[Dialogue] | Iterable[Entry]]]
@@ -77,12 +78,7 @@ def build(
     data_dir = Path(data_dir)
     folder = data_dir / name / digest / VERSION
     if not folder.exists():
-        info = {
-            "description": card.description,
-            "citation": card.citation,
-            "license": card.licence,
-        }
-        _write(name, digest, splits, data_dir, info, rejected)
+        _write(name, digest, splits, data_dir, card, rejected)
     summary = read_json(folder / SUMMARY)
     builder = tfds.builder_from_directory(folder)
     refused = folder / REJECTED
@@ -103,20 +99,28 @@ def build(
     )
 
 
-def _entries(
-    name: str, dialogues: Callable[[], Iterable[Dialogue] | Iterable[Entry]]
+def checked_entries(
+    name: str, dialogues: Callable[[], Iterable[Dialogue] | Iterable[Entry]], card: Card
 ) -> Iterator[Entry]:
-    """Checks what was not checked."""
+    """What is stored of a split, `name`; checks what was not checked.
+
+    Raises:
+      UserError: a dialogue breaks the format, or has the id of another; names it, and says where
+        the files come from.
+    """
     seen: set[str] = set()
     for given in dialogues():
         if isinstance(given, Entry):
             yield given
             continue
         if given.id in seen:
-            problem = f"two dialogues have the id {given.id!r}; make the ids of a split unique"
+            problem = f"two dialogues have the id {given.id!r:.60}; make the ids of a split unique"
             raise UserError(f"{name}: {problem}")
         seen.add(given.id)
-        validate(given, f"{name}: dialogue {given.id}")
+        try:
+            validate(given, f"{name}: dialogue {quoted(given.id, 60)}")
+        except RecordError as error:
+            raise UserError("; ".join(filter(None, (str(error), card.remedy)))) from None
         yield entry(given)
 
 
@@ -125,7 +129,7 @@ def _write(
     digest: str,
     splits: Splits,
     data_dir: Path,
-    texts: Mapping[str, str],
+    card: Card,
     rejected: Sequence[Mapping[str, Any]],
 ) -> None:
     """Builds into a temporary folder beside the final one, then renames."""
@@ -136,11 +140,11 @@ def _write(
     try:
         # TFDS's other writer gathers and sorts a whole split before it writes the first dialogue.
         writer = tfds.core.SequentialWriter(
-            _info(name, digest, texts, built), SHARD, file_format="array_record"
+            _info(name, digest, card, built), SHARD, file_format="array_record"
         )
         writer.initialize_splits(list(splits))
         for split, dialogues in splits.items():
-            lines = tally.watch(split, _entries(f"{name}/{split}", dialogues))
+            lines = tally.watch(split, checked_entries(f"{name}/{split}", dialogues, card))
             writer.add_examples({split: ({"json": line} for line in lines)})
         writer.close_all()
         if rejected:
@@ -161,7 +165,7 @@ def _write(
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _info(name: str, digest: str, texts: Mapping[str, str], folder: Path) -> tfds.core.DatasetInfo:
+def _info(name: str, digest: str, card: Card, folder: Path) -> tfds.core.DatasetInfo:
     """What TFDS keeps of a corpus whose examples are dialogues as JSON text, in the order given."""
     return tfds.core.DatasetInfo(
         builder=tfds.core.DatasetIdentity(
@@ -173,7 +177,9 @@ def _info(name: str, digest: str, texts: Mapping[str, str], folder: Path) -> tfd
         ),
         features=tfds.features.FeaturesDict({"json": tfds.features.Text()}),
         disable_shuffling=True,
-        **texts,
+        description=card.description,
+        citation=card.citation,
+        license=card.licence,
     )
 
 

@@ -141,13 +141,13 @@ def read_entries(path: Path) -> Iterator[Entry]:
     """
     try:
         root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # of encodings, the latter
         raise UserError(f"{path}: no XML: {error}") from None
     for number, entry in enumerate(root.iter("entry")):
         where = f"{path}: entry {number}"
         facts = [fact.text or "" for fact in entry.iterfind("modifiedtripleset/mtriple")]
         if wrong := [fact for fact in facts if fact.count(" | ") != 2]:
-            raise UserError(f"{where}: {wrong[0]!r} is no 'subject | predicate | object'")
+            raise UserError(f"{where}: {wrong[0]!r:.60} is no 'subject | predicate | object'")
         texts = [" ".join((text.text or "").split()) for text in entry.iterfind("lex")]
         if not facts or not all(texts) or not texts:
             raise UserError(f"{where}: no modifiedtripleset of triples, or no text in a lex")

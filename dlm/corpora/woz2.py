@@ -30,8 +30,7 @@ from typing import Any
 
 from dlm.core.config import parse
 from dlm.core.errors import UserError
-from dlm.core.files import read_json
-from dlm.corpora.published import counted, find_files, reading, root_of
+from dlm.corpora.published import counted, find_files, read_records, reading, root_of
 from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tables import reader_digest
 from dlm.corpora.tfds_store import build
@@ -111,7 +110,7 @@ def read_dialogues(path: Path, split: str) -> Iterator[Dialogue]:
 
 
 def _read(path: Path, split: str) -> Iterator[Dialogue]:
-    for number, record in enumerate(read_json(path)):
+    for number, record in enumerate(read_records(path, CARD)):
         with reading(f"{path}: dialogue {number}", CARD):
             dialogue = parse_dialogue(record["dialogue"], f"{split}-{number}")
         yield dialogue

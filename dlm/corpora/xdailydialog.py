@@ -37,6 +37,7 @@ from dlm.core.errors import UserError
 from dlm.core.files import digest, digest_file, source_digest
 from dlm.corpora.published import find_files, root_of
 from dlm.corpora.registry import Card, Prepared
+from dlm.corpora.tables import check_counts, file_text
 from dlm.corpora.tfds_store import build
 from dlm.dialogue.schema import Dialogue, Message
 
@@ -288,10 +289,7 @@ def learnable(
         counts[reason] += 1
         rejected.append({"id": f"train-{number}", "where": chat.where, "reason": detail})
     wanted = {"labels": LABELS, "leaked": LEAKED[language]}
-    if counts != wanted:
-        raise UserError(
-            f"{root}: left out of training {counts}, of the release {wanted}; {CARD.remedy}"
-        )
+    check_counts(f"{root}: left out of training", counts, wanted, CARD)
 
 
 def _stand_in(root: Path, language: str, chats: list[Chat]) -> set[int]:
@@ -302,17 +300,14 @@ def _stand_in(root: Path, language: str, chats: list[Chat]) -> set[int]:
 
 def _counted(chats: list[Chat], split: str, root: Path) -> list[Chat]:
     """The dialogues, held against the measured counts of the release."""
-    found = len(chats), sum(len(chat.utterances) for chat in chats)
-    if found != COUNTS[split]:
-        raise UserError(
-            f"{root}: {split} has {found[0]} dialogues with {found[1]} utterances, the release "
-            f"{COUNTS[split][0]} with {COUNTS[split][1]}; {CARD.remedy}"
-        )
+    found = {"dialogues": len(chats), "utterances": sum(len(chat.utterances) for chat in chats)}
+    wanted = dict(zip(found, COUNTS[split], strict=True))
+    check_counts(f"{root}: {split}", found, wanted, CARD)
     return chats
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    return file_text(path).removesuffix("\n").split("\n")
 
 
 def utterances(text: str) -> list[str]:
@@ -326,9 +321,11 @@ def is_labelled(chat: Chat) -> bool:
 
 
 def _meaning(label: str, names: tuple[str, ...], first: int, kind: str, where: str) -> str:
-    if not label.isdecimal() or not first <= int(label) < first + len(names):
-        raise UserError(f"{where}: {kind} {label!r} is none of {first} to {first + len(names) - 1}")
-    return names[int(label) - first]
+    known = {str(number): name for number, name in enumerate(names, start=first)}
+    if label not in known:
+        last = first + len(names) - 1
+        raise UserError(f"{where}: {kind} {label!r:.60} is none of {first} to {last}")
+    return known[label]
 
 
 def _spaced(text: str) -> str:

@@ -44,6 +44,8 @@ def test_json_comes_back(tmp_path):
         (None, "a.json: cannot be read: No such file"),
         (b'{"a": 1,\n "b"}', "a.json:2:5: not valid JSON"),
         (b'"\xff"', "a.json: not UTF-8 at byte 1"),
+        (b"[" * 100_000, "a.json: not valid JSON: maximum recursion depth"),
+        (b"9" * 5_000, "a.json: not valid JSON: Exceeds the limit"),
     ],
 )
 def test_a_json_file_that_cannot_be_read_is_named(tmp_path, data, message):

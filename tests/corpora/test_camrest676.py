@@ -96,7 +96,7 @@ def test_comments_stand_before_the_list(tmp_path):
     path.write_text("####\n# (c)\n[1,\n 2]\n")
     assert read_commented(path) == [1, 2]
     path.write_text("####\n[1,\n 2,]\n")
-    with pytest.raises(UserError, match=r"x\.json:3:\d: not JSON"):
+    with pytest.raises(UserError, match=r"x\.json:3:\d: not valid JSON"):
         read_commented(path)
     path.write_text("# c\n{}")
     with pytest.raises(UserError, match=r"x\.json: no list; take the folders"):
@@ -110,10 +110,10 @@ def test_mistakes_are_told(tmp_path):
     for folder, text in (("data/CamRest676.json", "[{}]"), ("db/CamRest.json", "[]")):
         (tmp_path / folder).parent.mkdir()
         (tmp_path / folder).write_text(text)
-    with pytest.raises(UserError, match=r"CamRest676\.json: 1 dialogues, not 676; take"):
+    with pytest.raises(UserError, match=r"CamRest676\.json: 1 dialogues; the release has 676"):
         registry.prepare("camrest676", options, tmp_path)
     (tmp_path / "data/CamRest676.json").write_text(f"[{', '.join(['{}'] * 676)}]")
-    with pytest.raises(UserError, match="dialogue None: no record of this corpus: no field 'dial'"):
+    with pytest.raises(UserError, match="record 0: no record of this corpus: no field 'dial'"):
         registry.prepare("camrest676", options, tmp_path)
 
 

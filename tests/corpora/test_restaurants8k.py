@@ -64,7 +64,7 @@ def test_mistakes_are_told(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="1 dialogues with 1 responses, the release has 32 with 32"):
         build()
     write("train_8.json", {})
-    with pytest.raises(UserError, match=r"train_8\.json: no list of messages"):
+    with pytest.raises(UserError, match=r"train_8\.json: no list of records"):
         build()
 
 

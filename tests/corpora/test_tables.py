@@ -38,6 +38,7 @@ def test_a_table_keeps_quoted_line_ends_and_drops_the_byte_order_mark(tmp_path):
         (b'a,b\n1,"2\n', r"a\.csv:2: no CSV: unexpected end"),
         (b"a,b\n1,\xff\n", r"a\.csv: not UTF-8 at byte"),
         (b"", r"a\.csv:1: no column 'a'; it has none"),
+        (b'"x\ny",c\n', r"a\.csv:1: no column 'a'; it has x\\ny, c"),
     ],
 )
 def test_a_bad_table_is_told_in_a_line(tmp_path, data, message):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -197,5 +198,7 @@ def test_an_unknown_corpus_names_the_nearest(tmp_path):
 def test_only_a_reader_that_checks_is_trusted(tmp_path):
     """A dialogue that breaks the format is refused with its id, whoever made it."""
     broken = Dialogue("b", (Message("user", "a"), Message("tool", "x", name="find")))
-    with pytest.raises(UserError, match=r"train: dialogue b: messages\[1\]: a tool result"):
-        build("toys", "abc", {"train": lambda: [broken]}, tmp_path, card=CARD)
+    message = r"^toys/train: dialogue b: messages\[1\]: a tool result .*; take it from the shop$"
+    card = replace(CARD, remedy="take it from the shop")
+    with pytest.raises(UserError, match=message):
+        build("toys", "abc", {"train": lambda: [broken]}, tmp_path, card=card)

@@ -147,12 +147,16 @@ def test_mistakes_are_told(small):
         ("data/en_dev_human.txt", "a __eou__\t1\t1\n", "en_dev_human.txt:1: 3 fields, not text"),
         ("data/en_dev_human.txt", "a __eou__\t1\t1 1\t0\n", "en_dev_human.txt:1: 2 acts of 1 utt"),
         ("data/en_dev_human.txt", "a __eou__ b\t1\t5 1\t0 0\n", "act '5' is none of 1 to 4"),
-        ("data/en_test_human.txt", "a __eou__\t1\t1\t0\n", "test has 1 dialogues with 1 utteranc"),
+        (
+            "data/en_test_human.txt",
+            "a __eou__\t1\t1\t0\n",
+            "test: 1 dialogues, 1 utterances; the ",
+        ),
         ("data-560899d/dialogues_topic.txt", "1\n", r"numbers of lines: .*topic\.txt 1, "),
         (
             "data-560899d/dialogues_emotion.txt",
             "0 6\n0 0\n0\n0 0\n",
-            r"left out of training \{'labels': 2, 'leaked': 0\}",
+            "left out of training: 2 labels, 0 leaked; the release",
         ),
     ):
         write_release(small / "release", {name: text})
