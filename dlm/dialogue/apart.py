@@ -25,8 +25,8 @@ class Apart(NamedTuple):
 
     Attributes:
       messages, tokens: as we encode them; those before the first message are of it.
-      other_messages: of `messages`, those with another token or another end of one.
       other_tokens: of `tokens`, those that the one text does not have at their place.
+      other_messages: of `messages`, those with such a token.
     """
 
     messages: int
@@ -45,14 +45,12 @@ def count_apart(template: ChatTemplate, dialogues: Sequence[Dialogue]) -> Apart:
         if isinstance(rendered, Rejected):
             continue
         ids = whole.encode(template.text(dialogue), add_special_tokens=False).ids
-        theirs = _placed(template.tokenizer, ids, 0)
-        known, stops, place = set(theirs), {stop for _, stop, _ in theirs}, 0
+        known, place = set(_placed(template.tokenizer, ids, 0)), 0
         for message in rendered:
             ours = _placed(template.tokenizer, message.ids, place)
             place = ours[-1][1] if ours else place
             other = sum(token not in known for token in ours)
-            differs = other > 0 or (bool(ours) and place not in stops)
-            found = (1, len(ours), differs, other)
+            found = (1, len(ours), other > 0, other)
             counts = [count + more for count, more in zip(counts, found, strict=True)]
     return Apart(*counts)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
+import json
+import shutil
+from itertools import accumulate, pairwise
 
 import pytest
 
+from dlm.corpora import xdailydialog
+from dlm.dialogue import pretrained
 from dlm.dialogue.apart import Apart, count_apart
 from dlm.dialogue.chat_template import ChatTemplate
 from dlm.dialogue.schema import Dialogue, Message
-from tests.dialogue.chat_forms import checkpoint
+from tests.dialogue.chat_forms import CHATML, checkpoint
 
 
 def talk(*texts):
@@ -59,6 +63,69 @@ def test_the_count_is_that_of_the_transformers_library(form, tmp_path):
         stops = set(accumulate(len(name(template, i)) for i in ids))
         wrong = sum(stop not in stops for stop in accumulate(len(name(template, i)) for i in ours))
         assert counted.other_tokens >= wrong
+
+
+TIGHT = """
+{%- for m in messages -%}
+<|im_start|>[{{ m.role }}]{{ m.content }}[/{{ m.role }}]<|im_end|>
+{%- endfor -%}
+{%- if add_generation_prompt -%}<|im_start|>[assistant]{%- endif -%}
+"""
+MESSAGES = 2000
+
+
+@pytest.mark.parametrize(("jinja", "fewest"), [(CHATML, 0), (TIGHT, MESSAGES // 10)])
+def test_the_count_of_real_text_in_real_pieces(jinja, fewest, corpus_dir, tmp_path):
+    """Parity: GPT-2's pieces, 2,000 messages of everyday chat, the transformers library's ids.
+
+    Where a bracket stands right behind a text, its last mark is one token with the bracket.
+    """
+    transformers = pytest.importorskip("transformers")
+    source = corpus_dir("gpt2-bpe") / "GPT2"
+    shutil.copy(source / "encoder.json", tmp_path / "vocab.json")
+    shutil.copy(source / "vocab.bpe", tmp_path / "merges.txt")
+    control = {50257: "<|im_start|>", 50258: "<|im_end|>"}
+    config = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "eos_token": "<|im_end|>",
+        "chat_template": jinja,
+        "added_tokens_decoder": {
+            str(i): {"content": content, "special": True} for i, content in control.items()
+        },
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    template = ChatTemplate(pretrained.load(tmp_path))
+    chats = xdailydialog.read_evaluation(corpus_dir("xdailydialog"), "en", "test")
+    options = xdailydialog.Options(acts=False)
+    dialogues, said = [], 0
+    for view in (next(xdailydialog.views(chat, "x", options)) for chat in chats):
+        dialogues.append(view)
+        said += len(view.messages)
+        if said >= MESSAGES:
+            break
+
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    expected = [0, 0, 0, 0]
+    for dialogue, rendered in zip(dialogues, template.render_many(dialogues), strict=True):
+        chat = [{"role": m.role, "content": m.content} for m in dialogue.messages]
+        ids = theirs.apply_chat_template(chat, tokenize=True, return_dict=False)
+        stops = accumulate((len(theirs.convert_ids_to_tokens(i)) for i in ids), initial=0)
+        whole = [(*place, i) for place, i in zip(pairwise(stops), ids, strict=True)]
+        start = 0
+        for message in rendered:
+            sizes = (len(theirs.convert_ids_to_tokens(i)) for i in message.ids)
+            stops = list(accumulate(sizes, initial=start))
+            ours = [(*place, i) for place, i in zip(pairwise(stops), message.ids, strict=True)]
+            inside = [token for token in whole if start <= token[0] and token[1] <= stops[-1]]
+            other = len(set(ours) - set(inside))
+            found = (1, len(ours), inside != ours, other)
+            expected = [a + b for a, b in zip(expected, found, strict=True)]
+            start = stops[-1]
+    counted = count_apart(template, dialogues)
+    assert counted == Apart(*expected)
+    assert counted.messages >= MESSAGES
+    assert fewest <= counted.other_messages < counted.messages
+    assert counted.other_messages <= counted.other_tokens
 
 
 def name(template, token):
