@@ -4,7 +4,7 @@
 
 Writes a file of made-up dialogues, prepares it with the verb `data` (which builds the corpus,
 learns a tokenizer, encodes it in as many processes as there are cores, and packs a batch), and then
-reads an epoch of its batches. Meanwhile the memory of all processes is looked at twice a second:
+reads an epoch of its batches. Meanwhile the memory of all processes is looked at every second:
 
     own MB         what the process holds itself: `RssAnon`
     mapped MB      pages of files that it has touched, which the system takes back when it needs
@@ -18,6 +18,7 @@ about an hour for 5 GB on two cores.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 EPOCH = "--epoch"
+HELD_OUT = "validation.jsonl"
 
 
 def write_file(path: Path, size: int) -> int:
@@ -101,7 +103,7 @@ def watched(command: list[str]) -> dict[str, float]:
             peaks[name] = max([peaks[name], *(one[name] for one in held)])
         peaks["own MB, all"] = max(peaks["own MB, all"], sum(one["own MB"] for one in held))
         peaks["processes"] = max(peaks["processes"], len(held))
-        time.sleep(0.5)
+        time.sleep(1)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}")
     seconds = time.monotonic() - start
@@ -113,6 +115,7 @@ def flags(file: Path, workdir: Path) -> list[str]:
     return [
         f"--config={ROOT / 'configs' / 'jsonl.py'}",
         f"--config.data.path={file}",
+        f"--config.data.validation_path={file.with_name(HELD_OUT)}",
         f"--config.data.cache_dir={workdir / 'cache'}",
         "--config.data.length=1024",
         f"--workdir={workdir / 'run'}",
@@ -149,6 +152,8 @@ def main() -> None:
     result: dict[str, Any] = {"cores": len(os.sched_getaffinity(0))}
     if not file.exists():
         result["dialogues"] = write_file(file, int(options.gigabytes * 1e9))
+    with file.open(encoding="utf-8") as lines, file.with_name(HELD_OUT).open("w") as held_out:
+        held_out.writelines(itertools.islice(lines, 100))
     result["gigabytes"] = round(file.stat().st_size / 1e9, 3)
     run = [sys.executable, str(ROOT / "run.py"), "data", *flags(file, options.workdir)]
     epoch = [sys.executable, __file__, EPOCH, *flags(file, options.workdir)]
