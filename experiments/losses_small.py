@@ -47,5 +47,6 @@ def get_table() -> Table:
             Variant("token sums over dialogues", {"loss.normaliser": "risk"}),
         ),
         seeds=(0, 1, 2),
+        tradeoff=("Chat, distinct-2", "Chat, BLEU"),
         quick={"train.steps": 10, "train.eval_every": 5, "eval.at_most": 20, "eval.dialogues": 2},
     )

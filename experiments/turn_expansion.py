@@ -54,5 +54,6 @@ def get_table() -> Table:
             Variant("an example a turn", {"policy.expand": True}),
         ),
         seeds=(0, 1, 2),
+        tradeoff=("Task 5, supervised tokens/s", "Task 5, responses"),
         quick={"train.epochs": 0.2, "eval.at_most": 20, "eval.dialogues": 2},
     )

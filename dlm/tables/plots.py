@@ -260,7 +260,7 @@ def tradeoff(results: Results) -> Any:
             xs, ys = zip(*points, strict=True)
             x_mean, y_mean = sum(xs) / len(points), sum(ys) / len(points)
             colour, marker = _colour(place), _marker(place)
-            axes.scatter(xs, ys, s=16, c=colour, marker=marker, alpha=0.35, linewidths=0)
+            axes.scatter(xs, ys, s=24, c=colour, marker=marker, alpha=0.45, linewidths=0)
             name = table.variants[place].name
             axes.scatter(x_mean, y_mean, s=52, c=colour, marker=marker, label=name)
     both = [row for row in table.published if {x.title, y.title} <= row.cells.keys()]
