@@ -2,6 +2,7 @@
 
     python run.py table --experiment=experiments/NAME.py [--workdir=DIR] [--processes=N]
                         [--only=ROW,...] [--seeds=0,1] [--quick] [--dry-run]
+                        [--launcher=slurm [--slurm.OPTION=VALUE]]
 
 Runs lie in DIR/runs (default DIR: `runs/NAME`), each under its name and identity: a finished one is
 never made again, a stopped one goes on, a failed one stands in the table with its reason and is
@@ -9,13 +10,20 @@ tried again by the next call. The table shows every row and seed of the experime
 --seeds say which of them are made now. --quick makes the experiment's short version, of the same
 rows, beside it in DIR/quick. --dry-run lists the runs and, of each row and task, times a few steps
 of training. Each of N processes gets its share of the cores and GPUs; Ctrl-C loses nothing.
+
+--launcher=slurm makes the runs as one array of Slurm jobs, at most N at a time where it is given.
+--slurm.OPTION=VALUE is sbatch's --OPTION, for all of them: --slurm.partition=gpu,
+--slurm.gpus-per-node=1, --slurm.cpus-per-task=8; --slurm.time is in minutes (default 60), and a run
+that needs longer saves, queues again and goes on, as does a preempted one. DIR and the corpora must
+be on a file system that all nodes see. Ctrl-C leaves the jobs: the same command watches them again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +35,14 @@ from dlm.commands.setup import Setup, parse_options, take_flag
 from dlm.core.config import flat
 from dlm.core.errors import UserError
 from dlm.core.files import hold_folder, read_json
-from dlm.tables import render, runner
+from dlm.tables import cluster, render, runner
 from dlm.tables.collect import collect
-from dlm.tables.jobs import Job, Resolve, Resolved, expand
+from dlm.tables.jobs import Job, Resolve, Resolved, done, expand
 from dlm.tables.spec import Table, load
 from dlm.tables.store import STORE_FILE, Record, Store, read_run
 
-VALUES = ("experiment", "workdir", "processes", "only", "seeds")
+VALUES = ("experiment", "workdir", "processes", "only", "seeds", "launcher")
+Make = Callable[..., None]  # (runs, *, ended)
 
 
 def run(argv: list[str]) -> int:
@@ -42,37 +51,70 @@ def run(argv: list[str]) -> int:
     rest = argv
     for name in VALUES:
         given[name], rest = take_flag(rest, name)
+    options = dict(map(slurm_option, [word for word in rest if word.startswith("--slurm.")]))
     quick, dry = "--quick" in rest, "--dry-run" in rest
-    unknown = [word for word in rest if word not in ("--quick", "--dry-run")]
+    known = ("--quick", "--dry-run")
+    unknown = [word for word in rest if word not in known and not word.startswith("--slurm.")]
     if unknown:
         raise UserError(f"table does not know {unknown[0]!r}; see python run.py table --help")
     if not given["experiment"]:
         raise UserError("no experiment is named; add --experiment=experiments/NAME.py")
-    processes = given["processes"] or "1"
-    if not processes.isdecimal() or not int(processes):
+    processes = given["processes"]
+    if processes is not None and (not processes.isdecimal() or not int(processes)):
         raise UserError(f"--processes={processes} is no number of processes")
     path = Path(given["experiment"])
     table = load(path)
     if quick:
         table = replace(table, seeds=table.quick_seeds)
     folder = Path(given["workdir"] or f"runs/{path.stem}") / ("quick" if quick else "")
-    runs = expand(table, folder, resolver(), quick=quick)
-    chosen = choose(table, runs, given["only"], given["seeds"])
+    expanded = partial(expand, table, folder, resolver(), quick=quick)
+    chosen = partial(choose, table, only=given["only"], seeds=given["seeds"])
+    runs = expanded()
     if dry:
-        print(describe(chosen, int(processes)))
+        print(describe(chosen(runs), int(processes or 1)))
         return 0
+    launch = launcher(given["launcher"], folder, int(processes) if processes else None, options)
     with hold_folder(folder):
-        make(folder, runs, chosen, int(processes))
+        tried = {""}
+        while ready := [run for run in chosen(runs) if run.identity not in tried]:
+            make(folder, ready, launch)
+            tried |= {run.identity for run in ready}
+            if not all(run.identity for run in runs):  # those that wait for others of them
+                runs = expanded()
         print(write(table, folder, runs, quick=quick))
     return 0
+
+
+def slurm_option(word: str) -> tuple[str, str]:
+    """`--slurm.cpus-per-task=8` as name and value."""
+    name, _, value = word.removeprefix("--slurm.").partition("=")
+    return name, value
+
+
+def launcher(name: str | None, folder: Path, at_most: int | None, options: dict[str, str]) -> Make:
+    """What makes runs: processes of this machine, or jobs of a cluster.
+
+    Raises:
+      UserError: there is no such way, or options of another.
+    """
+    if name == "slurm":
+        executor = cluster.slurm(folder / cluster.FOLDER, at_most, options)
+        return partial(cluster.make, executor=executor, held=cluster.in_slurm)
+    if name is not None:
+        raise UserError(f"--launcher={name}: there is slurm; without it runs are made here")
+    if options:
+        raise UserError(f"--slurm.{next(iter(options))} needs --launcher=slurm")
+    return partial(runner.make, processes=at_most or 1)
 
 
 def resolver() -> Resolve:
     """What a command line of `train` means; corpora are opened once."""
     corpora: dict[str, Any] = {}
 
-    def resolve(words: list[str]) -> Resolved:
+    def resolve(words: list[str], *, identified: bool = True) -> Resolved:
         setup = unclaimed(words)
+        if not identified:
+            return Resolved(flat(setup.resolved), "")
         key = repr((setup.settings.data.name, setup.settings.data.corpus_options(), setup.cache))
         if key not in corpora:
             corpora[key] = setup.corpus
@@ -93,6 +135,8 @@ def unclaimed(words: Sequence[str]) -> Setup:
 def choose(table: Table, runs: list[Job], only: str | None, seeds: str | None) -> list[Job]:
     """The runs that `--only` (a row's name, or several with commas) and `--seeds` leave.
 
+    Rows that a chosen one begins from are chosen with it.
+
     Raises:
       UserError: a row or seed is not of the table.
     """
@@ -106,7 +150,10 @@ def choose(table: Table, runs: list[Job], only: str | None, seeds: str | None) -
                 raise UserError(
                     f"--{flag}: {name!r} is not in the table; it has {', '.join(there)}"
                 )
-    return [run for run in runs if run.variant.name in names and str(run.seed) in kept]
+    needed = set(names)
+    for variant in reversed(table.variants):
+        needed |= set(variant.sources.values()) if variant.name in needed else set()
+    return [run for run in runs if run.variant.name in needed and str(run.seed) in kept]
 
 
 def state(run: Job) -> str:
@@ -120,6 +167,10 @@ def describe(runs: Sequence[Job], processes: int) -> str:
     costs: dict[tuple[str, str], tuple[int, float]] = {}
     lines, seconds, seen = [], 0.0, set()
     for run in runs:
+        if not run.identity:
+            rows = ", ".join(run.variant.sources.values())
+            lines.append(f"{'waits':<8} {run.workdir.name}: for {rows}, which is not done")
+            continue
         key = run.variant.name, run.task.name
         if key not in costs:
             costs[key] = estimate(unclaimed(run.words))
@@ -139,7 +190,7 @@ def describe(runs: Sequence[Job], processes: int) -> str:
     )
 
 
-def make(folder: Path, runs: Sequence[Job], chosen: Sequence[Job], processes: int) -> None:
+def make(folder: Path, chosen: Sequence[Job], launch: Make) -> None:
     """Makes those of the chosen runs that are not done, and stores what is known of all."""
     store = Store(folder / STORE_FILE)
 
@@ -147,7 +198,7 @@ def make(folder: Path, runs: Sequence[Job], chosen: Sequence[Job], processes: in
         record = read_run(run.workdir)
         store.put([record] if record else [])
 
-    runner.make([run for run in chosen if state(run) != "done"], processes, ended)
+    launch([run for run in chosen if not done(run)], ended=ended)
     store.rebuild([folder / "runs"])
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from dlm.core.errors import UserError
 from dlm.tables.spec import Table, Task, Variant
+from dlm.tables.store import read_run
 
 
 class Resolved(NamedTuple):
@@ -18,14 +19,17 @@ class Resolved(NamedTuple):
 
     Attributes:
       config: flat, every setting.
-      identity: of the run.
+      identity: of the run; "" where it was not asked for.
     """
 
     config: Mapping[str, Any]
     identity: str
 
 
-Resolve = Callable[[list[str]], Resolved]
+class Resolve(Protocol):
+    """What the words of a command line mean; without the identity where `identified` is False."""
+
+    def __call__(self, words: list[str], *, identified: bool = True) -> Resolved: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Job:
       variant, task, seed: what it is for.
       words: of its command line, behind the verb, without the workdir.
       config: resolved and flat.
-      identity: equal ones are one run.
+      identity: equal ones are one run; "" while a run that it begins from is not done.
       workdir: where it lives.
     """
 
@@ -52,7 +56,8 @@ class Job:
 def expand(table: Table, folder: Path, resolve: Resolve, *, quick: bool = False) -> list[Job]:
     """All runs of a table, checked; two of one identity share a workdir.
 
-    Overrides of the task come first, then the table's quick ones, then the variant's.
+    Overrides of the task come first, then the table's quick ones, then the variant's. A run that
+    begins from another's has no identity until that one is done.
 
     Args:
       table: the declaration.
@@ -68,14 +73,18 @@ def expand(table: Table, folder: Path, resolve: Resolve, *, quick: bool = False)
     workdirs: dict[str, Path] = {}
     for variant in table.variants:
         for task, seed in product(table.tasks_of(variant), table.seeds):
-            words = words_of(table, variant, task, seed, quick=quick)
+            sources = {k: runs[row, task.name, seed] for k, row in variant.sources.items()}
+            read = {key: str(source.workdir) for key, source in sources.items()}
+            words = words_of(table, variant, task, seed, read, quick=quick)
             try:
-                config, identity = resolve(words)
+                config, identity = resolve(words, identified=all(map(done, sources.values())))
             except UserError as error:
                 raise UserError(f"variant {variant.name!r}, task {task.name!r}: {error}") from None
             check_selection(config["train.metric"], variant, task)
             name = f"{slug(variant.name)}-{slug(task.name)}-{seed}"
-            known = workdirs.setdefault(identity, workdir_of(folder / "runs", name, identity))
+            known = folder / "runs" / name
+            if identity:
+                known = workdirs.setdefault(identity, workdir_of(folder / "runs", name, identity))
             run = Job(variant, task, seed, tuple(words), config, identity, known)
             runs[variant.name, task.name, seed] = run
     for run in runs.values():
@@ -86,9 +95,17 @@ def expand(table: Table, folder: Path, resolve: Resolve, *, quick: bool = False)
     return list(runs.values())
 
 
-def words_of(table: Table, variant: Variant, task: Task, seed: int, *, quick: bool) -> list[str]:
-    """The command line of a run."""
-    settings = {**task.overrides, **(table.quick if quick else {}), **variant.overrides}
+def done(run: Job) -> bool:
+    """Whether a run is finished, by its workdir."""
+    record = read_run(run.workdir) if run.identity else None
+    return record is not None and (record.state, record.identity) == ("done", run.identity)
+
+
+def words_of(
+    table: Table, variant: Variant, task: Task, seed: int, read: Mapping[str, str], *, quick: bool
+) -> list[str]:
+    """The command line of a run; `read` are the workdirs that overrides name, by their keys."""
+    settings = {**task.overrides, **(table.quick if quick else {}), **variant.overrides, **read}
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
     return [f"--config={task.config}", *flags, f"--config.seed={seed}"]
 

@@ -104,7 +104,7 @@ def make(runs: Iterable[Job], processes: int, ended: Callable[[Job], None]) -> N
                 while waiting and free:
                     run, share = waiting.pop(0), free.pop(0)
                     progress.say(f"started {run.workdir.name}")
-                    running[start(run, share)] = run, share
+                    running[start(run, share, PROGRAM)] = run, share
                 for process in [process for process in running if process.poll() is not None]:
                     run, share = running.pop(process)
                     free.append(share)
@@ -124,11 +124,11 @@ def make(runs: Iterable[Job], processes: int, ended: Callable[[Job], None]) -> N
         raise
 
 
-def start(run: Job, share: Share) -> subprocess.Popen[bytes]:
+def start(run: Job, share: Share, program: Path) -> subprocess.Popen[bytes]:
     """Starts a run's process on its share, its output at the end of the workdir's log."""
     run.workdir.mkdir(parents=True, exist_ok=True)
     (run.workdir / FAILURE_FILE).unlink(missing_ok=True)
-    words = [sys.executable, str(PROGRAM), *command(run)[2:]]
+    words = [sys.executable, str(program), *command(run)[2:]]
     guarded = [sys.executable, "-I", str(launch.__file__), str(os.getpid()), *words]
     environment = dict(os.environ)
     if share.device is not None:
@@ -171,9 +171,14 @@ def note_end(run: Job, status: int) -> str:
     if status < 0:
         reason = f"killed by {signal.Signals(-status).name}"
     reason = reason or f"exit status {status}"
+    note_failure(run, status, reason)
+    return reason
+
+
+def note_failure(run: Job, status: int | None, reason: str) -> None:
+    """Records in the workdir that a run failed; no status = its process is not known."""
     failure = {"status": status, "reason": reason, "identity": run.identity}
     files.write_json(run.workdir / FAILURE_FILE, failure)
-    return reason
 
 
 def state_of(run: Job) -> str:

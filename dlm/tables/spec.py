@@ -46,12 +46,27 @@ class Task:
 
 
 @dataclass(frozen=True)
+class RunOf:
+    """As the value of an override: the workdir of another row's run, of the same task and seed.
+
+    What `init` begins from, what a loss learns from. That run is made first, and the identity of
+    this one holds its.
+
+    Attributes:
+      row: its name; it stands above in the table.
+    """
+
+    row: str
+
+
+@dataclass(frozen=True)
 class Variant:
     """A row: what is changed, and against which row it is held.
 
     Attributes:
       name: printed in front of the row.
-      overrides: dotted config keys and their values; over those of the task.
+      overrides: dotted config keys and their values, which may be a `RunOf`; over those of the
+        task.
       tasks: names of the tasks that it runs on; () = all of them.
       base: name of the row that it is compared with; "" = the table's first.
       note: printed below the table.
@@ -67,6 +82,11 @@ class Variant:
         if not self.name:
             raise UserError("a Variant must have a name")
         _check_overrides(f"variant {self.name!r}", self.overrides)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The rows whose runs this one reads, by the keys that name them."""
+        return {k: v.row for k, v in self.overrides.items() if isinstance(v, RunOf)}
 
 
 def grid(axes: Mapping[str, Sequence[Any]]) -> tuple[Variant, ...]:
@@ -196,6 +216,7 @@ class Table:
             for task in variant.tasks:
                 _known(task, tasks, f"variant {variant.name!r}: task")
             _known(variant.base or rows[0], rows, f"variant {variant.name!r}: base")
+            self._check_sources(variant)
         _names("published rows", [row.name for row in self.published], empty=True)
         held: dict[tuple[str, str], str] = {}
         for row in self.published:
@@ -213,6 +234,16 @@ class Table:
             _known(title, titles, "tradeoff: column")
         if len(self.tradeoff) not in (0, 2):
             raise UserError(f"tradeoff: {len(self.tradeoff)} columns; give two, or none")
+
+    def _check_sources(self, variant: Variant) -> None:
+        above = {v.name: v for v in self.variants[: self.variants.index(variant)]}
+        for key, row in variant.sources.items():
+            what = f"variant {variant.name!r}: {key} is the run of"
+            if row not in above:
+                raise UserError(f"{what} {row!r}, which is no row above it")
+            for task in self.tasks_of(variant):
+                if task not in self.tasks_of(above[row]):
+                    raise UserError(f"{what} {row!r}, which does not run on {task.name!r}")
 
     def base_of(self, variant: Variant) -> Variant | None:
         """The row that a row is compared with; None for one that is its own base."""

@@ -15,10 +15,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlm.core import files
-from dlm.tables.cells import State
+
+if TYPE_CHECKING:  # a run's own process needs no statistics
+    from dlm.tables.cells import State
 
 STORE_FILE = "results.sqlite"
 FAILURE_FILE = "failure.json"

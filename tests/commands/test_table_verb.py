@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 import run
+from dlm.commands.build import training_batches
+from dlm.commands.table import resolver, unclaimed
+from dlm.tables.jobs import expand
+from dlm.tables.spec import load
 from tests.commands.small_run import flags
 
 pytestmark = pytest.mark.slow  # tests/tables/test_runner.py has the same with a stand-in, quickly
@@ -154,3 +158,35 @@ def test_what_is_no_table_is_told(tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert run.guarded(["table"]) == 2
     assert "no experiment is named; add --experiment=" in capsys.readouterr().err
+
+
+def test_rows_of_one_seed_read_the_same_dialogues_in_the_same_order(tmp_path):
+    """C54: what a row changes leaves the batches of its seed as they are."""
+    table = load(write(tmp_path))
+    read = {}
+    for one in expand(table, tmp_path, resolver()):
+        batches = training_batches(unclaimed(one.words))
+        read[one.variant.name, one.seed] = [batches.dialogues(step) for step in range(12)]
+    assert read["plain", 0] == read["smooth", 0] != read["plain", 1] == read["smooth", 1]
+
+
+def test_a_row_that_begins_from_anothers_run_is_made_after_it(tmp_path, capsys):
+    """Choosing it chooses the other; its weights begin where those of its own seed ended."""
+    path = write(tmp_path, ', Variant("longer", {"init": RunOf("smooth")})')
+    path.write_text(path.read_text().replace("Published", "RunOf"))
+    assert run.guarded(words(path, "--dry-run", "--only=longer")) == 0
+    assert "waits    longer-chat-0: for smooth, which is not done" in capsys.readouterr().out
+    assert run.guarded(words(path, "--only=longer")) == 0
+    assert set(finished(path)) == {
+        f"{row}-chat-{i}" for row in ("smooth", "longer") for i in (0, 1)
+    }
+    runs = tmp_path / "table" / "runs"
+    for seed in (0, 1):
+        (ended,) = runs.glob(f"smooth-chat-{seed}-*/summary.json")
+        (begun,) = runs.glob(f"longer-chat-{seed}-*/before.json")
+        figures = [json.loads(one.read_text())["validation/loss"] for one in (ended, begun)]
+        assert figures[0] == figures[1]
+        identity = json.loads((begun.parent / "identity.json").read_text())
+        assert (
+            identity["init"] == json.loads((ended.parent / "identity.json").read_text())["identity"]
+        )

@@ -8,22 +8,22 @@ from typing import Any
 import pytest
 
 from dlm.core.errors import UserError
-from dlm.core.files import digest
+from dlm.core.files import digest, write_json
 from dlm.tables.jobs import Job, Resolved, check_difference, expand, slug
-from dlm.tables.spec import Column, Table, Task, Variant
+from dlm.tables.spec import Column, RunOf, Table, Task, Variant
 
 DEFAULT = {"seed": 0, "train.steps": 100, "train.eval_every": 20, "train.metric": "validation/loss"}
 DEFAULT |= {"loss.name": "cross_entropy", "model.attention": "auto"}
 
 
-def resolve(words: list[str]) -> Resolved:
+def resolve(words: list[str], *, identified: bool = True) -> Resolved:
     """A config in which `loss.name=coupled` changes `train.eval_every` too, and all is text."""
     flags = [word.removeprefix("--config.").partition("=") for word in words[1:]]
     config: dict[str, Any] = {**DEFAULT, **{name: value for name, _, value in flags}}
     if config["loss.name"] == "coupled":
         config["train.eval_every"] = 7
     decisive = {name: value for name, value in config.items() if name != "model.attention"}
-    return Resolved(config, digest([words[0], decisive]))
+    return Resolved(config, digest([words[0], decisive]) if identified else "")
 
 
 def table(*variants: Variant, **changes: Any) -> Table:
@@ -65,6 +65,25 @@ def test_equal_identities_are_one_run_also_of_an_earlier_table(tmp_path):
     renamed = expand(table(Variant("another name")), tmp_path, resolve)
     assert renamed[0].workdir == first[0].workdir
     assert renamed[1].workdir.name.startswith("another_name-a-1-")
+
+
+def test_a_run_that_begins_from_anothers_waits_for_it(tmp_path):
+    chain = [Variant("sft"), Variant("dpo", {"init": RunOf("sft")})]
+    chain.append(Variant("more", {"init": RunOf("dpo")}))
+    rows = table(*chain, seeds=(3,))
+    first = {(run.variant.name, run.task.name): run for run in expand(rows, tmp_path, resolve)}
+    begun = first["sft", "a"]
+    assert [first[row, "a"].identity == "" for row in ("sft", "dpo", "more")] == [False, True, True]
+    assert f"--config.init={begun.workdir}" in first["dpo", "a"].words
+    begun.workdir.mkdir(parents=True)
+    write_json(begun.workdir / "config.json", {"init": "scratch"})
+    write_json(begun.workdir / "summary.json", {"test/bleu": 0.5})
+    for identity in ("another", begun.identity):
+        write_json(begun.workdir / "identity.json", {"identity": identity})
+        second = {(r.variant.name, r.task.name): r for r in expand(rows, tmp_path, resolve)}
+        known = [row for row in second if second[row].identity]
+        assert known == [("sft", "a"), ("sft", "b")] + [("dpo", "a")] * (identity != "another")
+    assert second["dpo", "a"].workdir.name.endswith(second["dpo", "a"].identity[:8])
 
 
 @pytest.mark.parametrize(

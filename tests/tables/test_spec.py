@@ -10,7 +10,7 @@ import pytest
 
 from dlm.core.errors import UserError
 from dlm.tables.cells import Cell
-from dlm.tables.spec import Column, Published, Table, Task, Variant, grid, load, pairs
+from dlm.tables.spec import Column, Published, RunOf, Table, Task, Variant, grid, load, pairs
 
 
 def table(**changes: Any) -> Table:
@@ -90,6 +90,14 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
             published=tuple(Published(n, "S", {"A": 1.0}, "V", beside="plain") for n in "PQ")
         ),
         "'plain' is held against both 'P' and 'Q' in column 'A'",
+    ),
+    "begins below": (
+        lambda: table(variants=(Variant("x", {"init": RunOf("y")}), Variant("y"))),
+        "variant 'x': init is the run of 'y', which is no row above it",
+    ),
+    "begins elsewhere": (
+        lambda: table(variants=(Variant("x", tasks=("b",)), Variant("y", {"init": RunOf("x")}))),
+        "variant 'y': init is the run of 'x', which does not run on 'a'",
     ),
     "pairs": (lambda: pairs({"a": [1, 2], "b": [1]}), "as many values of every key, got a 2, b 1"),
 }
