@@ -227,6 +227,8 @@ def provenance(records: Sequence[Record]) -> dict[str, str]:
     ends = []
     for record in records:
         workdir = Path(record.workdir)
+        if not (workdir / "environment.json").exists():  # it failed before it began
+            continue
         environment = read_json(workdir / "environment.json")
         found["commit"].add(record.commit or "unknown")
         found["jax"].add(environment["libraries"]["jax"])

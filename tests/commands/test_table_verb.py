@@ -13,9 +13,11 @@ import pytest
 
 import run
 from dlm.commands.build import training_batches
-from dlm.commands.table import resolver, unclaimed
+from dlm.commands.table import provenance, resolver, unclaimed
+from dlm.core.files import write_json
 from dlm.tables.jobs import expand
 from dlm.tables.spec import load
+from dlm.tables.store import read_run
 from tests.commands.small_run import flags
 
 pytestmark = pytest.mark.slow  # tests/tables/test_runner.py has the same with a stand-in, quickly
@@ -158,6 +160,13 @@ def test_what_is_no_table_is_told(tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert run.guarded(["table"]) == 2
     assert "no experiment is named; add --experiment=" in capsys.readouterr().err
+
+
+def test_a_run_that_failed_before_it_began_tells_no_provenance(tmp_path):
+    write_json(tmp_path / "failure.json", {"reason": "no room", "identity": "1"})
+    record = read_run(tmp_path)
+    assert record is not None
+    assert provenance([record]) == {}
 
 
 def test_rows_of_one_seed_read_the_same_dialogues_in_the_same_order(tmp_path):
