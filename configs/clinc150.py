@@ -41,5 +41,5 @@ def get_config(arg: str = "variant=full") -> ConfigDict:
     config.train.metric = "validation/response_accuracy"
     config.eval.splits = ("test",)
     config.eval.scorers = ("intent_accuracy",)
-    config.eval.dialogues = 20
+    config.eval.dialogues = 5500  # all: the published order is by intent
     return config

@@ -41,5 +41,5 @@ def get_config(arg: str = "train=0") -> ConfigDict:
     config.train.metric = "validation/state_accuracy"
     config.eval.splits = ("test",)
     config.eval.scorers = ("slot_f1", "joint_goal_accuracy")
-    config.eval.dialogues = 20
+    config.eval.dialogues = 3731  # all
     return config
