@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from dlm.corpora import multiwoz
+from dlm.corpora import multiwoz, multiwoz_goal
 from dlm.corpora.multiwoz_goal import Goal, goals_of, judge, reached
 from dlm.dialogue.schema import Dialogue
 from dlm.evaluation.scorers.inform_success import inform_success
@@ -98,10 +100,19 @@ def test_what_the_database_does_not_know_cannot_be_asked():
     assert reached(GOALS, [SERVED[0].replace("01223-1", ""), *SERVED[1:]], unknown).success
 
 
-def test_there_is_no_figure_without_the_database(tmp_path, monkeypatch):
+def test_the_scorer_needs_the_database(tmp_path, monkeypatch):
+    """Without one there is no figure; with it, of one of two dialogues all is reached."""
     monkeypatch.setenv("DLM_DATA_DIR", str(tmp_path))
-    assert judge(Dialogue("1", (), meta={"goal": STATED}), SERVED) is None
-    assert inform_success([replies(("a", "b"), goal=STATED)]).figures == {}
+    served = replies(*(("gold", reply) for reply in SERVED), goal=STATED)
+    examples = [served, replies(("gold", "TR0002"), goal=STATED)]
+    assert judge(served.dialogue, SERVED) is None
+    assert inform_success(examples).figures == {}
+    folder = tmp_path / multiwoz.CARD.folder / multiwoz.DB
+    folder.mkdir(parents=True)
+    for domain in multiwoz_goal.DOMAINS:
+        records = DATABASE.get(domain, ())
+        (folder / f"{domain}_db.json").write_text(json.dumps(records))
+    assert inform_success(examples).figures == {"inform": 0.5, "success": 0.5}
 
 
 def test_the_gold_of_the_real_files(corpus_dir):

@@ -83,6 +83,8 @@ def test_mistakes_are_told(tmp_path):
         registry.prepare("woz2", {"language": "fr"}, tmp_path)
     with pytest.raises(UserError, match=r"no file data/woz/woz_train_en\.json; take the folder"):
         registry.prepare("woz2", options, tmp_path)
+    with pytest.raises(UserError, match=r"no file data/woz/woz_train_it_en\.json"):
+        registry.prepare("woz2", {**options, "language": "it_en"}, tmp_path)
     (tmp_path / "data/woz").mkdir(parents=True)
     for name in ("train", "validate", "test"):
         record = [{"dialogue": TURNS}, {"dialogue": [{"system_transcript": ""}]}]
