@@ -137,6 +137,24 @@ def test_a_bad_line_is_named(tmp_path, line):
         read_text(tmp_path, f"1 hi\thello\n{line}\n", 5)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            b"1 a\tapi_call thai paris\n",
+            r"file\.txt: dialogue 0: no record of this corpus: zip",
+        ),
+        (b"1 a\tb\n2 \xff\tc\n", r"file\.txt: not UTF-8 at byte 8$"),
+    ],
+)
+def test_damage_is_told(tmp_path, text, message):
+    """A call of other slots, and a byte that is no text."""
+    path = tmp_path / "file.txt"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match=message):
+        list(read_dialogues(path, 5, "train"))
+
+
 @pytest.fixture
 def small_corpus(tmp_path, monkeypatch):
     """A folder with the four files of task 5, and counts to match."""

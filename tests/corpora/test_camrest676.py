@@ -115,6 +115,12 @@ def test_mistakes_are_told(tmp_path):
     (tmp_path / "data/CamRest676.json").write_text(f"[{', '.join(['{}'] * 676)}]")
     with pytest.raises(UserError, match="record 0: no record of this corpus: no field 'dial'"):
         registry.prepare("camrest676", options, tmp_path)
+    (tmp_path / "data/CamRest676.json").write_text(f"[{', '.join(['1'] * 676)}]")
+    with pytest.raises(UserError, match=r"676\.json: record 0: no record of this corpus: 'int'"):
+        registry.prepare("camrest676", options, tmp_path)
+    (tmp_path / "db/CamRest.json").write_text('[{"area": []}]')
+    with pytest.raises(UserError, match=r"CamRest\.json: no record of this corpus: unhashable"):
+        registry.prepare("camrest676", options, tmp_path)
 
 
 def test_the_real_corpus(corpus_dir, tmp_path, monkeypatch):

@@ -52,6 +52,7 @@ def test_story_derivation_and_relation_by_hand():
         {"target": "aunt"},  # nothing proves it
         {"query": "Jenny, Kim"},
         {"proof_state": "[1]"},
+        {"proof_state": "[{('Jenny', 'daughter', 'Kim'): [(1, 2, 3)]}]"},
         {"proof_state": "[{('Jenny', 'daughter', 'Kim'): [('Jenny', 'daughter', 'Kim')]}]"},
     ],
 )

@@ -104,6 +104,14 @@ def test_pairs_share_a_number_and_mirrorless_views_stay(tmp_path, monkeypatch):
         ("hello", r"train\.txt:1: no '<input> 6 numbers </input> <dialogue> YOU: "),
         (ALONE.replace("THEM: no", "WHO: no"), r"train\.txt:1: no '<input>"),
         (ALONE.replace("<selection>", "bye"), "the negotiation does not end with <selection>"),
+        (
+            FIRST.replace("item0=", "item0=x"),
+            r"train\.txt:1: no record of this corpus: invalid",
+        ),
+        (
+            ALONE.replace("<input> ", f"<input> {'9' * 5000}"),
+            r"train\.txt:1: .*: Exceeds the",
+        ),
         (ALONE, "1 views, 1 without their mirror; the release has 10095 views, 327 without"),
     ],
 )

@@ -64,6 +64,9 @@ def test_mistakes_are_told(small):
         path.write_text(json.dumps(records))
         with pytest.raises(UserError, match=message):
             build(small)
+    path.write_text("{}")
+    with pytest.raises(UserError, match=r"dev\.json: no list of records; take the folder data"):
+        build(small)
     path.write_text("[")
     with pytest.raises(UserError, match=r"dev\.json:1:2: not valid JSON"):
         build(small)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dlm.core.errors import UserError
-from dlm.corpora import llamafactory_demo, registry
+from dlm.corpora import llamafactory_demo, registry, splits
 from dlm.corpora.llamafactory_demo import FILES, read_file
 from dlm.dialogue.schema import Dialogue, Message
 
@@ -90,6 +90,16 @@ def test_preferences_by_hand(tmp_path, one):
 def test_mistakes_are_told(tmp_path, one, chosen, records, message):
     with pytest.raises(UserError, match=message):
         list(read_file(write(tmp_path / "a.json", *records), chosen))
+
+
+def test_a_conversation_without_a_user_falls_on_one_side_too(tmp_path, one):
+    """It is on that of the empty text."""
+    alone = {"conversations": [{"from": "gpt", "value": "Hello."}]}
+    write(tmp_path / "data/glaive_toolcall_en_demo.json", alone)
+    split = splits.split_of("")
+    with pytest.raises(UserError, match="no dialogue for the split") as caught:
+        registry.prepare("llamafactory_demo", {"path": str(tmp_path)}, tmp_path / "built")
+    assert f"'{split}'" not in str(caught.value)
 
 
 def test_what_is_absent_is_named(tmp_path):

@@ -166,6 +166,9 @@ def test_mistakes_are_told(tmp_path):
         write(path, json.dumps(record))
         with pytest.raises(UserError, match=message):
             build(tmp_path, version="2.1")
+    write(path, "[]")
+    with pytest.raises(UserError, match=r"val\.json: no record of this corpus: 'list' object has"):
+        build(tmp_path, version="2.1")
     write(tmp_path / "odd.txt", "a\nb\nc\n")
     with pytest.raises(UserError, match=r"odd\.txt: dialogue 0: .*zip\(\)"):
         list(multiwoz.read_text([tmp_path / "odd.txt"], "dev"))

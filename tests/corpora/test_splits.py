@@ -15,6 +15,7 @@ def test_a_text_falls_on_one_side():
         split_of(f"question {n}") for n in range(9)
     ]
     assert share_of("a") != share_of("b") != share_of("b", seed=1)
+    assert 0 <= share_of("half a pair: \ud800") < 1
 
 
 def test_sides_are_eight_to_one_to_one():

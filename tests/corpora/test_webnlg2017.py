@@ -63,6 +63,7 @@ def test_mistakes_are_told(small):
     path = small / "webnlg_challenge_2017/dev/1triples/a.xml"
     for text, message in (
         ("<benchmark>", r"a\.xml: no XML: no element found"),
+        ('<?xml version="1.0" encoding="x"?><b/>', r"a\.xml: no XML: unknown encoding"),
         ("<b><entry><lex>x</lex></entry></b>", "entry 0: no modifiedtripleset of triples"),
         (
             "<b><entry><modifiedtripleset><mtriple>a|b|c</mtriple></modifiedtripleset></entry></b>",
