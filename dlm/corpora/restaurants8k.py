@@ -30,6 +30,7 @@ from dlm.corpora.splits import side
 from dlm.corpora.tables import reader_digest
 from dlm.corpora.tfds_store import build
 from dlm.dialogue import slots
+from dlm.dialogue.checks import kind
 from dlm.dialogue.schema import Dialogue, Message
 from dlm.dialogue.slots import spell_state
 
@@ -131,6 +132,8 @@ def _read(path: Path, split: str) -> Iterator[Dialogue]:
 def parse_message(record: Mapping[str, Any], id: str) -> Dialogue:
     """One record as a dialogue; a span that begins the message has no `startIndex`."""
     text = record["userInput"]["text"]
+    if not isinstance(text, str):
+        raise TypeError(f"userInput.text is {kind(text)}")
     spans = {
         label["slot"]: (label["valueSpan"].get("startIndex", 0), label["valueSpan"]["endIndex"])
         for label in record.get("labels", ())

@@ -113,14 +113,14 @@ def checked_entries(
         if isinstance(given, Entry):
             yield given
             continue
-        if given.id in seen:
-            problem = f"two dialogues have the id {given.id!r:.60}; make the ids of a split unique"
-            raise UserError(f"{name}: {problem}")
-        seen.add(given.id)
         try:
             validate(given, f"{name}: dialogue {quoted(given.id, 60)}")
         except RecordError as error:
             raise UserError("; ".join(filter(None, (str(error), card.remedy)))) from None
+        if given.id in seen:
+            problem = f"two dialogues have the id {given.id!r:.60}; make the ids of a split unique"
+            raise UserError(f"{name}: {problem}")
+        seen.add(given.id)
         yield entry(given)
 
 

@@ -195,6 +195,14 @@ def test_an_unknown_corpus_names_the_nearest(tmp_path):
         registry.prepare("zzz", {}, tmp_path)
 
 
+def test_an_id_that_is_no_text_is_told(tmp_path):
+    listed = Dialogue([], (Message("user", "a"),))  # type: ignore[arg-type]
+    with pytest.raises(
+        UserError, match=r"^toys/train: dialogue \[\]: id: expected a string, got a"
+    ):
+        build("toys", "abc", {"train": lambda: [listed]}, tmp_path, card=CARD)
+
+
 def test_only_a_reader_that_checks_is_trusted(tmp_path):
     """A dialogue that breaks the format is refused with its id, whoever made it."""
     broken = Dialogue("b", (Message("user", "a"), Message("tool", "x", name="find")))

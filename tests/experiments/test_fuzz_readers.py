@@ -11,7 +11,7 @@ from dlm.core.errors import UserError
 from dlm.corpora.registry import CORPORA
 from dlm.dialogue import readers
 from dlm.dialogue.schema import Dialogue, Message
-from experiments import fuzz_corpora
+from experiments import fuzz_corpora, fuzzing
 from experiments.fuzz_readers import damaged_records
 from experiments.fuzzing import MISCOUNTED, READ, REFUSED, Case, fuzz, outcome
 
@@ -58,6 +58,17 @@ def test_a_line_is_held_to_what_is_promised(line, found):
         raise UserError(line)
 
     assert outcome(Case("x", "", read, ("a.txt",))).startswith(found)
+
+
+def test_a_hang_is_seen(monkeypatch):
+    def read():
+        while True:
+            pass
+
+    monkeypatch.setattr(fuzzing, "SECONDS", 0.2)
+    [failure] = fuzz([Case("x", "the record", read, ())])["failures"]
+    assert failure["failure"].startswith("TimeoutError: longer than 0.2 s")
+    assert failure["record"] == "the record"
 
 
 def test_dialogues_must_come_back():
