@@ -35,9 +35,8 @@ def get_config(arg: str = "train=0") -> ConfigDict:
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 0.04
-    config.train.epochs = 10.0
-    config.train.eval_every = 200
-    config.train.patience = 5
+    config.train.steps = 460  # of however few messages; ten epochs of all
+    config.train.eval_every = 115
     config.train.metric = "validation/state_accuracy"
     config.eval.splits = ("test",)
     config.eval.scorers = ("slot_f1", "joint_goal_accuracy")
