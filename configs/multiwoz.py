@@ -8,9 +8,9 @@
 States and acts: `version=2.2` has them for every split, where its JSON is there; `version=2.1` for
 validation and test only, so it cannot be trained on. The last line scores the replies against the
 goals of 2.1 (inform, success), which text has none of. Data: under $DLM_DATA_DIR/multiwoz (see
-`data --list`). Hardware: two CPU cores. Time: not measured yet. Expected: not measured yet; the gold
-replies have an inform of 96.9 % and a success of 93.4 % on validation (96.1 and 92.6 on test), no
-reply at all 18.2 % and 2.1 %.
+`data --list`). Hardware: two CPU cores. Time: not measured yet. Expected: not measured yet; the
+gold replies have an inform of 96.9 % and a success of 93.4 % on validation (96.1 and 92.6 on test),
+silence has 18.2 % and 2.1 %.
 """
 
 from __future__ import annotations

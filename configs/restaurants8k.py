@@ -3,10 +3,11 @@
     python run.py data  --config=configs/restaurants8k.py:train=0
     python run.py train --config=configs/restaurants8k.py:train=3
 
-`train` = k learns from 1/2^k of the messages, for as many updates; --config.data.options.subset=dstc8/Buses_1 takes one
-of the services of SGD. Data: span_extraction of the release under $DLM_DATA_DIR/restaurants8k.
-Hardware: two CPU cores. Time: not measured yet. Expected: not measured yet; the paper's
-Span-ConveRT has a slot F1 of .96 on all messages and .89 on 1/8 (k = 3).
+`train` = k learns from 1/2^k of the messages, in as many updates;
+--config.data.options.subset=dstc8/Buses_1 takes one of the services of SGD. Data: span_extraction
+of the release under $DLM_DATA_DIR/restaurants8k. Hardware: two CPU cores. Time: not measured yet.
+Expected: not measured yet; the paper's Span-ConveRT has a slot F1 of .96 on all messages and .89 on
+1/8 (k = 3).
 """
 
 from __future__ import annotations
