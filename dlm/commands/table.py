@@ -185,7 +185,7 @@ def describe(runs: Sequence[Job], processes: int) -> str:
             *lines,
             f"{len(seen)} runs; those that are not done: {seconds / 3600:.2f} hours of training on "
             f"what this process uses, one at a time (--processes={processes} shares the same "
-            "cores out); evaluations come on top",
+            "cores out); compiling and evaluations come on top",
         ]
     )
 
