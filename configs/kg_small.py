@@ -3,8 +3,9 @@
     python run.py data  --config=configs/kg_small.py:graph=nations
     python run.py train --config=configs/kg_small.py:graph=nations
 
-Data: the graphs under $DLM_DATA_DIR/kg-small. Hardware: two CPU cores. Time: not measured yet.
-Expected: not measured yet.
+Data: the graphs under $DLM_DATA_DIR/kg-small. Hardware: two CPU cores. Time: 12 minutes with a
+fraction of them (140 updates). Expected, nations: a Hits@1 of 78.0 % on the first 200 validation
+questions and 85.0 % on those of test, where the commonest answer has 64.0 % and 58.0 %.
 """
 
 from __future__ import annotations
