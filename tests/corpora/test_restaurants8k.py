@@ -60,6 +60,9 @@ def test_mistakes_are_told(tmp_path, monkeypatch):
     write("train_8.json", [BARE, wrong])
     with pytest.raises(UserError, match=r"train_8\.json: record 1: .* no field 'endIndex'"):
         build()
+    write("train_8.json", [BARE, {"userInput": {"text": {}}}])
+    with pytest.raises(UserError, match=r"train_8\.json: record 1: .* userInput\.text is an obj"):
+        build()
     write("train_8.json", [BARE])
     with pytest.raises(UserError, match="1 dialogues with 1 responses, the release has 32 with 32"):
         build()
