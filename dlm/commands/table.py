@@ -20,7 +20,7 @@ be on a file system that all nodes see. Ctrl-C leaves the jobs: the same command
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -71,7 +71,8 @@ def run(argv: list[str]) -> int:
     chosen = partial(choose, table, only=given["only"], seeds=given["seeds"])
     runs = expanded()
     if dry:
-        print(describe(chosen(runs), int(processes or 1)))
+        for line in describe(chosen(runs), int(processes or 1)):
+            print(line, flush=True)
         return 0
     launch = launcher(given["launcher"], folder, int(processes) if processes else None, options)
     with hold_folder(folder):
@@ -162,14 +163,14 @@ def state(run: Job) -> str:
     return record.state if record and record.identity == run.identity else "missing"
 
 
-def describe(runs: Sequence[Job], processes: int) -> str:
-    """A line for each run, and hours: updates x a step timed here, evaluations on top."""
+def describe(runs: Sequence[Job], processes: int) -> Iterator[str]:
+    """A line for each run as soon as it is timed, updates x a step; then the hours of all."""
     costs: dict[tuple[str, str], tuple[int, float]] = {}
-    lines, seconds, seen = [], 0.0, set()
+    seconds, seen = 0.0, set()
     for run in runs:
         if not run.identity:
             rows = ", ".join(run.variant.sources.values())
-            lines.append(f"{'waits':<8} {run.workdir.name}: for {rows}, which is not done")
+            yield f"{'waits':<8} {run.workdir.name}: for {rows}, which is not done"
             continue
         key = run.variant.name, run.task.name
         if key not in costs:
@@ -179,14 +180,11 @@ def describe(runs: Sequence[Job], processes: int) -> str:
         seconds += updates * step * (now not in ("done", "as above"))
         seen.add(run.identity)
         cost = f"{updates:,} updates x {step:.3g} s = {updates * step / 60:.1f} min"
-        lines.append(f"{now:<8} {run.workdir.name}: {cost}")
-    return "\n".join(
-        [
-            *lines,
-            f"{len(seen)} runs; those that are not done: {seconds / 3600:.2f} hours of training on "
-            f"what this process uses, one at a time (--processes={processes} shares the same "
-            "cores out); compiling and evaluations come on top",
-        ]
+        yield f"{now:<8} {run.workdir.name}: {cost}"
+    yield (
+        f"{len(seen)} runs; those that are not done: {seconds / 3600:.2f} hours of training on "
+        f"what this process uses, one at a time (--processes={processes} shares the same "
+        "cores out); compiling and evaluations come on top"
     )
 
 
