@@ -74,11 +74,25 @@ def test_parts_are_built_as_themselves(tmp_path):
     mixed = mix(tmp_path, {"city": CITY, "a": own(tmp_path, "a", ["one"], ["two"])})
     assert list((tmp_path / "built/concierge").iterdir()) == [build]
     found = [d for d in mixed.splits["test_unseen"] if d.task == "city"]
-    assert [d.messages for d in found] == [d.messages for d in alone.splits["test_unseen"]]
-    assert [d.id.removeprefix("city/") for d in found] == [
-        d.id for d in alone.splits["test_unseen"]
-    ]
-    assert found[0].meta == alone.splits["test_unseen"][0].meta  # its tools' world hangs on it
+    own_ids = {d.id.removeprefix("city/"): d for d in found}
+    assert len(own_ids) == len(found) == len(alone.splits["test_unseen"])
+    for dialogue in alone.splits["test_unseen"]:
+        assert own_ids[dialogue.id].messages == dialogue.messages
+        assert own_ids[dialogue.id].meta == dialogue.meta  # its tools' world hangs on it
+
+
+def test_the_first_of_what_is_held_out_are_a_fair_sample(tmp_path):
+    """Training dialogues stay in their order; others come by content, whatever their own order."""
+    texts = [f"turn {i}" for i in range(30)]
+    orders = []
+    for number, order in enumerate((texts, texts[::-1])):
+        part = own(tmp_path, f"a{number}", texts, order)
+        mixed = mix(tmp_path, {"a": part})
+        assert [d.messages[0].content for d in mixed.splits["train"]] == texts
+        orders.append([d.messages[0].content for d in mixed.splits["validation"]])
+    assert orders[0] == orders[1]
+    assert sorted(orders[0]) == sorted(texts)
+    assert orders[0] not in (texts, texts[::-1])
 
 
 def test_leaks_between_parts_are_counted(tmp_path):
