@@ -67,8 +67,11 @@ def tutorial(name: str) -> list[str]:
 def in_folder(tmp_path, monkeypatch):
     """The folder of one who follows the README, with `my.jsonl` and `my_losses.py`."""
     record = json.loads(RECORD)
-    many = [{**record, "id": str(n), "note": n} for n in range(12)]
-    (tmp_path / "my.jsonl").write_text("".join(json.dumps(r) + "\n" for r in many))
+    first, *others = record["messages"]
+    with (tmp_path / "my.jsonl").open("w") as file:
+        for n in range(12):  # others in what they say: the same dialogue falls on one side
+            said = [{**first, "content": f"{first['content']} Call me {n}."}, *others]
+            file.write(json.dumps({**record, "id": str(n), "messages": said}) + "\n")
     (tmp_path / "my_losses.py").write_text(LOSS)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)

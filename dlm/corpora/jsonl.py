@@ -144,13 +144,13 @@ def _read(config: Options, path: str, rejected: list[dict[str, Any]]) -> Iterato
 def _bound(config: Options) -> float:
     """The highest hash that is held out.
 
-    The dialogue of the lowest hash is held out in any case, so that no file of two dialogues is
-    too small for a validation split.
+    Where the share would leave one of the two splits empty, the dialogue of the lowest hash alone
+    is held out, so that no file of two dialogues is too small.
     """
-    share, lowest = config.validation_share * HASH_RANGE, HASH_RANGE
+    share, lowest, highest = config.validation_share * HASH_RANGE, HASH_RANGE, 0
     for entry in _read(config, config.path, []):
-        lowest = min(lowest, entry.content)
-        if lowest <= share:
+        lowest, highest = min(lowest, entry.content), max(highest, entry.content)
+        if lowest <= share < highest:
             return share
     return lowest
 

@@ -120,6 +120,15 @@ def test_the_same_dialogue_twice_is_kept_twice(tmp_path):
     assert sum(name.endswith("#2") for name in ids) == 30
 
 
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
+def test_no_share_leaves_a_split_empty(tmp_path, share):
+    """Of two dialogues one is held out, that of the lower hash, whatever the share."""
+    path = write(tmp_path / "a.jsonl", [record("a"), record("b")])
+    prepared = prepare("jsonl", {"path": path, "validation_share": share}, tmp_path / "built")
+    (held,), (kept,) = prepared.splits["validation"], prepared.splits["train"]
+    assert held.content_hash < kept.content_hash
+
+
 def test_an_id_for_a_repeat_is_none_that_stands_in_the_file(tmp_path):
     rows = [record("a", id="x"), record("b", id="x#2"), record("a", id="x"), record("a", id="x")]
     options = {
