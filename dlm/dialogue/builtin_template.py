@@ -60,6 +60,8 @@ class BuiltinTemplate:
             tokenizer.control(f"<|{name}|>"): name for name in CHANNELS
         }
         self._end = tokenizer.control("<|end|>")
+        names = ("tools", *ROLES, *CHANNELS)
+        self._marks = {name: tokenizer.control(f"<|{name}|>") for name in names}
         self.ends = frozenset([self._end])
 
     def render(self, dialogue: Dialogue) -> list[RenderedMessage]:
@@ -78,10 +80,9 @@ class BuiltinTemplate:
     def _message(
         self, role: str, channel: str | None, index: int, ids: list[int]
     ) -> RenderedMessage:
-        control = self.tokenizer.control
-        opening = [control(f"<|{channel}|>")] if channel else []
+        opening = [self._marks[channel]] if channel else []
         output = [*opening, *ids, self._end]
-        return RenderedMessage([control(f"<|{role}|>")], output, role, channel, index)
+        return RenderedMessage([self._marks[role]], output, role, channel, index)
 
     def prompt(self, dialogue: Dialogue) -> list[int]:
         """Returns the ids of what is shown, and the header of the assistant's next message."""

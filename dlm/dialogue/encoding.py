@@ -139,10 +139,11 @@ def _fit(
     lines = _lines(dialogue, rendered, policy)
     if not any(line.weight for line in lines):
         raise Rejected(dialogue.id, "nothing to learn", "no message has a weight under the policy")
-    windows = Windows(lines, length + 1, policy)  # the last token is no input
-    size = (windows.longest() if policy.alone else sum(line.size for line in lines)) - 1
+    size = sum(line.size for line in lines) - 1  # the last token is no input
     if size <= length and not policy.alone:
         return [_encoded(lines)]
+    windows = Windows(lines, length + 1, policy)
+    size = windows.longest() - 1 if policy.alone else size
     if size > length and mode == "raise":
         raise UserError(
             f"dialogue {dialogue.id}: {size} tokens exceed data.length={length}; raise data.length "
@@ -252,15 +253,24 @@ def _lines(
 def _encoded(lines: Sequence[Line]) -> Encoded:
     parts = [part for line in lines for part in line.parts]
     ids = np.fromiter(chain.from_iterable(parts), np.int32)
-    sizes = [len(part) for part in parts]
-    weights = [value for line in lines for value in (0.0, line.weight, 0.0)]
-    units = [value for line in lines for value in (-1, line.unit, -1)]
-    both = np.array([(line.channel, line.turn) for line in lines for _ in range(3)], np.int32)
+    sizes = np.fromiter(map(len, parts), np.int64, len(parts))
+    # Of header, output and trailer the output alone is learned and in a unit.
+    of_parts = [
+        row
+        for _, weight, channel, turn, unit in lines
+        for row in (
+            (0.0, channel, turn, -1),
+            (weight, channel, turn, unit),
+            (0.0, channel, turn, -1),
+        )
+    ]
+    fields = np.repeat(np.array(of_parts, np.float64), sizes, axis=0)[1:].T
+    channels, turns, units = fields[1:].astype(np.int32)
     return Encoded(  # the first token is no target
         tokens=ids[:-1],
         targets=ids[1:],
-        loss_weights=np.repeat(np.array(weights, np.float32), sizes)[1:],
-        channel_ids=np.repeat(both[:, 0], sizes)[1:],
-        turn_ids=np.repeat(both[:, 1], sizes)[1:],
-        unit_ids=np.repeat(np.array(units, np.int32), sizes)[1:],
+        loss_weights=fields[0].astype(np.float32),
+        channel_ids=channels,
+        turn_ids=turns,
+        unit_ids=units,
     )

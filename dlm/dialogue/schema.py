@@ -129,7 +129,19 @@ def from_json(record: Any, where: str) -> Dialogue:
 
 def restore(record: dict[str, Any]) -> Dialogue:
     """Reads what `to_json` made of a dialogue that was checked then, and so is not checked now."""
-    return _dialogue(record, "")
+    fields = dict(record)
+    for name in ("messages", "chosen", "rejected"):
+        fields[name] = tuple(map(_restored, fields.get(name, ())))
+    for name in ("tools", "candidates"):
+        fields[name] = tuple(fields.get(name, ()))
+    return Dialogue(**fields)
+
+
+def _restored(record: dict[str, Any]) -> Message:
+    content = record.get("content")
+    if isinstance(content, list):
+        return Message(**{**record, "content": tuple(content)})
+    return Message(**record)
 
 
 def _dialogue(record: dict[str, Any], where: str) -> Dialogue:
@@ -239,6 +251,7 @@ def _message(record: Any, where: str, name: str) -> Message:
         problem = "not of this format; for OpenAI's set data.format='openai'"
         raise RecordError(where, f"{name}.tool_calls", problem)
     content = record.get("content", "")
+    meta = "meta" in record or not record.keys() <= _OF_MESSAGE
     return Message(
         role=record["role"],
         content=tuple(content) if isinstance(content, list) else content,
@@ -246,7 +259,7 @@ def _message(record: Any, where: str, name: str) -> Message:
         name=record.get("name"),
         arguments=record.get("arguments"),
         weight=record.get("weight", 1.0),
-        meta=_meta(record, _OF_MESSAGE, where, f"{name}.meta"),
+        meta=_meta(record, _OF_MESSAGE, where, f"{name}.meta") if meta else {},
     )
 
 

@@ -22,7 +22,8 @@ class Line(NamedTuple):
     @property
     def size(self) -> int:
         """Its number of tokens."""
-        return sum(map(len, self.parts))
+        said = self.message
+        return len(said.header) + len(said.output) + len(said.trailer)
 
     @property
     def name(self) -> str:
