@@ -14,7 +14,7 @@ from typing import NamedTuple
 from dlm.core.errors import UserError
 from dlm.core.workers import in_order, num_workers
 from dlm.dialogue.readers import EMPTY, Rejection, lines_from, scan
-from dlm.dialogue.schema import Dialogue, response_units, to_json
+from dlm.dialogue.schema import Dialogue, content_hash, response_units, to_json
 
 BLOCK = 1 << 20  # bytes of a file that are read together
 SHARE = 4 * BLOCK  # bytes that are worth a process
@@ -43,10 +43,11 @@ class Entry(NamedTuple):
 
 def entry(dialogue: Dialogue) -> Entry:
     """What is stored of a dialogue."""
+    record = to_json(dialogue)
     return Entry(
         dialogue.id,
-        _text(to_json(dialogue)),
-        dialogue.content_hash,
+        _text(record),
+        content_hash(record),
         len(dialogue.messages),
         len(response_units(dialogue)),
     )

@@ -1,6 +1,6 @@
 """The leak check: dialogues of one split that stand word for word in another.
 
-A dialogue's content is what `Dialogue.content_hash` counts. Among n held-out and m training
+A dialogue's content is what `schema.content_hash` counts. Among n held-out and m training
 dialogues, n m / 2^64 are expected to agree by chance alone.
 """
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 from dlm.core import files
@@ -84,16 +83,6 @@ class Dialogue:
     label: bool | None = None
     rating: float | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def content_hash(self) -> int:
-        """What is said, as a number of 64 bits: messages, tools and endings.
-
-        Id, task and meta do not count.
-        """
-        record = to_json(self)
-        said = json.dumps([record.get(name) for name in _CONTENT], sort_keys=True)
-        return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "big")
 
 
 _CONTENT = ("messages", "tools", "candidates", "chosen", "rejected")
@@ -176,6 +165,15 @@ def to_json(dialogue: Dialogue) -> dict[str, Any]:
         if value not in ("", [], None, {}):
             record[name] = value
     return record
+
+
+def content_hash(record: Mapping[str, Any]) -> int:
+    """What is said in a dialogue, given as its record: messages, tools and endings, in 64 bits.
+
+    Id, task and meta do not count.
+    """
+    said = json.dumps([record.get(name) for name in _CONTENT], sort_keys=True)
+    return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "big")
 
 
 def messages_from_json(value: Any, where: str, field: str) -> tuple[Message, ...]:

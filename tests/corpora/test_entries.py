@@ -10,7 +10,7 @@ from dlm.core.errors import UserError
 from dlm.corpora import entries
 from dlm.corpora.entries import Entry, entry, read_entries
 from dlm.dialogue.readers import read
-from dlm.dialogue.schema import Dialogue, Message, restore
+from dlm.dialogue.schema import Dialogue, Message, content_hash, restore, to_json
 
 
 def line(text: str) -> str:
@@ -61,7 +61,12 @@ def test_an_entry_is_its_dialogue():
     told = Dialogue("a", (Message("user", "hi"), Message("assistant", "ho")), meta={"é": 1})
     kept = entry(told)
     assert restore(json.loads(kept.text)) == told
-    assert (kept.id, kept.messages, kept.responses, kept.content) == ("a", 2, 1, told.content_hash)
+    assert (kept.id, kept.messages, kept.responses, kept.content) == (
+        "a",
+        2,
+        1,
+        content_hash(to_json(told)),
+    )
     other = kept.called("b")
     assert other.id == "b"
     assert restore(json.loads(other.text)) == Dialogue("b", told.messages, meta=told.meta)
