@@ -24,7 +24,7 @@ from dlm.commands.start import model_config
 from dlm.core.errors import UserError
 from dlm.core.progress import Progress
 from dlm.training.mesh import make_mesh, shaped
-from dlm.training.plan import compile_step
+from dlm.training.plan import compile_step, uncached
 from dlm.training.step import State
 from dlm.training.trace import Row, find_traces, measured, profile
 
@@ -55,7 +55,8 @@ def run(argv: list[str]) -> int:
         state = jax.device_put(training.make_state(params), training.shardings)
         shapes = shaped(state, training.shardings)
         print("compiling the train step", flush=True)
-        compiled = compile_step(training.step, shapes, batches.batch(0), mesh, training.frozen)
+        with uncached():
+            compiled = compile_step(training.step, shapes, batches.batch(0), mesh, training.frozen)
         frozen = setup.frozen.params(mesh)
         seconds = trace(compiled, state, training, steps, folder, frozen)
     path = find_traces(folder)[-1]

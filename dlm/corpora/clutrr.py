@@ -31,7 +31,7 @@ from typing import Any
 from dlm.core.config import parse
 from dlm.core.errors import UserError
 from dlm.corpora import splits
-from dlm.corpora.published import MALFORMED, find_files, root_of
+from dlm.corpora.published import MALFORMED_LITERAL, find_files, root_of
 from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tables import check_counts, csv_rows, reader_digest
 from dlm.corpora.tfds_store import build
@@ -184,7 +184,7 @@ def parse_row(row: Mapping[str, str], where: str, name: str) -> Dialogue:
             f"{', '.join(' '.join(premise) for premise in body)} > {' '.join(head)}"
             for head, body in steps
         ]
-    except MALFORMED as error:
+    except MALFORMED_LITERAL as error:
         problem = f"query and proof_state do not prove a relation: {error!r}"
         raise UserError(f"{where}: {problem[:200]}") from None
     messages = (

@@ -24,7 +24,7 @@ from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tfds_store import build
 from dlm.dialogue import checks, formats, readers, schema
 from dlm.dialogue.checks import RecordError, check_choice
-from dlm.dialogue.readers import FORMATS, Rejection
+from dlm.dialogue.readers import EXCERPT, FORMATS, Rejection
 
 HASH_RANGE = 2**64
 
@@ -106,14 +106,20 @@ def _splits(
         split: partial(_read, config, path, rejected) for split, path in paths.items()
     }
     if not config.validation_path:
-        bound = cache(lambda: _bound(config))
-        splits["train"] = lambda: (
-            entry for entry in _read(config, config.path, rejected) if entry.content > bound()
-        )
-        splits["validation"] = lambda: (
-            entry for entry in _read(config, config.path, []) if entry.content <= bound()
-        )
+        bound = cache(partial(_bound, config))
+        splits["train"] = partial(_side, config, bound, rejected, held_out=False)
+        splits["validation"] = partial(_side, config, bound, [], held_out=True)
     return splits
+
+
+def _side(
+    config: Options, bound: Callable[[], float], rejected: list[dict[str, Any]], *, held_out: bool
+) -> Iterator[Entry]:
+    """What of the file is held out, or what is not."""
+    highest = bound()
+    for entry in _read(config, config.path, rejected):
+        if (entry.content <= highest) == held_out:
+            yield entry
 
 
 def _read(config: Options, path: str, rejected: list[dict[str, Any]]) -> Iterator[Entry]:
@@ -125,19 +131,24 @@ def _read(config: Options, path: str, rejected: list[dict[str, Any]]) -> Iterato
                 raise found.error(path)
             rejected.append(found.noted(path))
             continue
-        name = found.id
-        if known.get(_key(name)) not in (None, found.content):
+        name, text = found.id, _key(found.text)
+        if known.get(_key(name)) not in (None, text):
             problem = f"two dialogues have the id {name!r}; make ids unique or omit them"
             if config.on_bad_record == "raise":
                 raise RecordError(path, "id", problem)
-            note = {"where": path, "field": "id", "problem": problem, "record": found.text}
+            note = {
+                "where": path,
+                "field": "id",
+                "problem": problem,
+                "record": found.text[:EXCERPT],
+            }
             rejected.append(note)
             continue
         entry = found
         while known.get(_key(entry.id)) is not None:
             times[name] = times.get(name, 1) + 1
             entry = found.called(f"{name}#{times[name]}")
-        known.add(_key(entry.id), entry.content)
+        known.add(_key(entry.id), text)
         yield entry
 
 
@@ -155,6 +166,6 @@ def _bound(config: Options) -> float:
     return lowest
 
 
-def _key(name: str) -> int:
-    """An id as a number of 64 bits."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
+def _key(text: str) -> int:
+    """A text as a number of 64 bits."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from dlm.core.config import parse
 from dlm.core.errors import UserError
-from dlm.corpora.published import MALFORMED, find_files, root_of
+from dlm.corpora.published import MALFORMED_LITERAL, find_files, root_of
 from dlm.corpora.registry import Card, Prepared
 from dlm.corpora.tables import check_counts, csv_rows, reader_digest
 from dlm.corpora.tfds_store import build
@@ -146,7 +146,7 @@ def _messages(row: Mapping[str, str], where: str) -> tuple[Message, Message]:
     if speaker.startswith("["):  # EmoryNLP: a list of names
         try:
             speaker = ", ".join(ast.literal_eval(speaker))
-        except MALFORMED:
+        except MALFORMED_LITERAL:
             raise UserError(f"{where}: Speaker {speaker!r:.60} is no list of names") from None
     meta = {"sentiment": row["Sentiment"]} if "Sentiment" in row else {}
     said = Message("user", f"{speaker}: {row['Utterance'].strip()}", name=speaker, meta=meta)

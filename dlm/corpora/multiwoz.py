@@ -85,7 +85,7 @@ CARD = Card(
         "thu-coai/ConvLab-2, as multiwoz/; 2.2: data/MultiWOZ_2.2 of budzianowski/multiwoz, as "
         f"{V22}, and db of it as {DB}; text: interim/v1/english of vonCount/Russian-MultiWOZ, as "
         f"{TEXT}; name the folder that holds them in data.options.path, or put it at "
-        "$DLM_DATA_DIR/multiwoz"
+        f"$DLM_DATA_DIR/multiwoz, where alone the scorer of inform and success looks for {DB}"
     ),
     missing="states and acts of train (2.1 has validation and test only; of 2.2 only the text)",
 )

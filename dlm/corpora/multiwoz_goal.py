@@ -70,17 +70,16 @@ def reached(goals: Mapping[str, Goal], replies: Sequence[str], database: Databas
     """How far the replies of one dialogue, in their order, came."""
     text = " ".join(replies)
     heard = letters(text)
-    informed, told = (
-        True,
-        len(set(_REFERENCE.findall(text))) >= sum(g.booking for g in goals.values()),
-    )
+    informed = True
+    told = len(set(_REFERENCE.findall(text))) >= sum(goal.booking for goal in goals.values())
     for domain, goal in goals.items():
         offered = _offered(goal, domain, replies, database[domain])
         record = next(filter(goal.fits, offered), None)
         if record is None:
             informed = False
-        else:  # a value that the database does not know is "?", which is always heard
-            told = told and all(letters(record[slot]) in heard for slot in goal.requests)
+        else:  # a value that the database does not know is "?" or absent: always heard
+            known = [letters(str(record.get(slot, ""))) for slot in goal.requests]
+            told = told and all(value in heard for value in known)
     return Reached(inform=informed, success=informed and told)
 
 

@@ -14,10 +14,8 @@ from dlm.corpora.registry import Card
 from dlm.dialogue.schema import Dialogue, response_units
 
 # What a record of another shape raises where it is taken apart, as JSON or as Python's literals.
-MALFORMED = (
-    *(AttributeError, LookupError, TypeError, ValueError),
-    *(SyntaxError, RecursionError, MemoryError),
-)
+MALFORMED = (AttributeError, LookupError, TypeError, ValueError, SyntaxError, RecursionError)
+MALFORMED_LITERAL = (*MALFORMED, MemoryError)  # the parser's own, where nesting is deep
 
 
 def root_of(card: Card, path: str = "") -> Path:

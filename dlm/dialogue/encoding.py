@@ -265,7 +265,7 @@ def _encoded(lines: Sequence[Line]) -> Encoded:
         )
     ]
     fields = np.repeat(np.array(of_parts, np.float64), sizes, axis=0)[1:].T
-    channels, turns, units = fields[1:].astype(np.int32)
+    channels, turns, units = np.ascontiguousarray(fields[1:], np.int32)
     return Encoded(  # the first token is no target
         tokens=ids[:-1],
         targets=ids[1:],

@@ -113,8 +113,9 @@ def lines_from(path: str | Path, start: int, stop: int) -> Iterator[Line]:
     with _open(path) as file:
         if start:
             file.seek(start - 1)
-            while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
-                pass
+            rest = b"."  # of the line before
+            while file.tell() < stop and rest and not rest.endswith(b"\n"):
+                rest = file.readline(MAX_LINE)
         yield from _lines(file, stop)
 
 

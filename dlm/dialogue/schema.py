@@ -170,7 +170,7 @@ def to_json(dialogue: Dialogue) -> dict[str, Any]:
 def content_hash(record: Mapping[str, Any]) -> int:
     """What is said in a dialogue, given as its record: messages, tools and endings, in 64 bits.
 
-    Id, task and meta do not count.
+    Id, task, answer, label, rating and meta do not count.
     """
     said = json.dumps([record.get(name) for name in _CONTENT], sort_keys=True)
     return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "big")

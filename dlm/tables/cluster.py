@@ -36,6 +36,7 @@ JOBS_FILE = "jobs.json"  # a run's workdir -> the number of its job
 MINUTES = 60  # a job's time where none is given; one that needs more is put back and goes on
 TIMES_PUT_BACK = 1000
 POLL_SECONDS = 5.0
+MISSED = 60  # polls in a row that Slurm may leave without an answer
 KILL_SECONDS = 60.0  # longer than Slurm's KillWait, which is 30 s where it is not set
 SHOWN = 4  # running runs that are followed by name
 # srun takes the cores of a task from here, no longer from sbatch.
@@ -53,6 +54,9 @@ class Attempt:
 
     program: Path
 
+    def __post_init__(self) -> None:
+        self._process: subprocess.Popen | None = None
+
     def __call__(self, run: Job) -> None:
         """Makes the run, or goes on with it; a failure is recorded in its workdir.
 
@@ -65,8 +69,8 @@ class Attempt:
 
     def _once(self, run: Job) -> int:
         everything = runner.Share(frozenset(os.sched_getaffinity(0)), None)
-        self._process = runner.start(run, everything, self.program)
-        while (status := self._process.poll()) is None:
+        self._process = process = runner.start(run, everything, self.program)
+        while (status := process.poll()) is None:
             time.sleep(runner.POLL_SECONDS)
         return status
 
@@ -75,9 +79,11 @@ class Attempt:
         from submitit.core.utils import DelayedSubmission
 
         # Called from a signal's handler: a lock of the process object may be held.
-        with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(self._process.pid, signal.SIGTERM)
-            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        process = self._process
+        if process is not None and process.returncode is None:
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(process.pid, signal.SIGTERM)
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         return DelayedSubmission(Attempt(self.program), run)
 
 
@@ -153,11 +159,19 @@ def make(
         first.setdefault(run.workdir, run)
     numbers = submit(list(first.values()), executor, held)
     waiting = {numbers[run.workdir.name]: run for run in first.values()}
-    total, failed = len(waiting), 0
+    total, failed, missed = len(waiting), 0, 0
     try:
         with Progress(total, "runs", "run") as progress:
             while waiting:
-                states = held()
+                try:
+                    states, missed = held(), 0
+                except UserError as error:
+                    missed += 1
+                    if missed > MISSED:
+                        raise
+                    progress.say(str(error))
+                    time.sleep(POLL_SECONDS)
+                    continue
                 for number in [number for number in waiting if number not in states]:
                     run = waiting.pop(number)
                     reason = settle(run, executor.job_class(executor.folder, number).paths.stderr)

@@ -178,7 +178,8 @@ def run(
 
     with Progress(total_updates, "training") as progress, stop_signals() as asked:
         asked_to_stop = agreed(asked)
-        progress.say("making the program of a step")
+        if updates < total_updates:
+            progress.say("making the program of a step")
         for batch, placed in feed(batches.iterate(steps), place, clock):
             patient = config.patience is None or tracker.bad < config.patience
             if updates >= total_updates or not patient:

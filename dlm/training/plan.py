@@ -116,17 +116,27 @@ def _compiling_for(platform: str) -> Iterator[None]:
     knows this machine alone. And what no device here can run cannot be read back from the
     compilation cache.
     """
-    here, cached = jax.default_backend, getattr(jax.config, CACHE)
+    here = jax.default_backend
     if platform == here():
         yield
         return
     try:
         jax.default_backend = lambda: platform
+        with uncached():
+            yield
+    finally:
+        jax.default_backend = here
+
+
+@contextmanager
+def uncached() -> Iterator[None]:
+    """Compiles anew what is compiled: a kept program names the lines of code of its own day."""
+    cached = getattr(jax.config, CACHE)
+    try:
         jax.config.update(CACHE, False)
         reset_cache()  # it asks for the setting once
         yield
     finally:
-        jax.default_backend = here
         jax.config.update(CACHE, cached)
         reset_cache()
 

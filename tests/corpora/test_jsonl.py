@@ -140,6 +140,17 @@ def test_an_id_for_a_repeat_is_none_that_stands_in_the_file(tmp_path):
     assert [dialogue.id for dialogue in train] == ["x", "x#2", "x#3", "x#4"]
 
 
+def test_one_id_and_another_label_are_two_dialogues(tmp_path):
+    """What is said is the same, and the dialogue is not."""
+    rows = [record("a", id="x", label=True), record("a", id="x", label=False)]
+    options = {
+        "path": write(tmp_path / "a.jsonl", rows),
+        "validation_path": write(tmp_path / "v.jsonl", [record("v")]),
+    }
+    with pytest.raises(UserError, match="two dialogues have the id 'x'"):
+        prepare("jsonl", options, tmp_path / "built")
+
+
 def test_two_dialogues_of_one_id_are_a_bad_record(tmp_path):
     records = [record("a", id="x"), record("b", id="x"), record("c", id="y")]
     path = write(tmp_path / "a.jsonl", records)
