@@ -31,12 +31,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from dlm.commands.environment import commit  # noqa: E402
+
 EPOCH = "--epoch"
 HELD_OUT = "validation.jsonl"
 
 
-def write_file(path: Path, size: int) -> int:
-    """Writes dialogues of 1 to 6 turns until the file has `size` bytes; returns how many."""
+def write_file(path: Path, size: int) -> None:
+    """Writes dialogues of 1 to 6 turns until the file has `size` bytes."""
     rng = random.Random(0)
     letters = "etaoinshrdlucmfwypvbgkjqxz"
     words = ["".join(rng.choices(letters, k=rng.randint(2, 9))) for _ in range(20_000)]
@@ -45,7 +47,7 @@ def write_file(path: Path, size: int) -> int:
         " ".join(rng.choices(words, weights, k=rng.randint(5, 25))).capitalize() + "."
         for _ in range(20_000)
     ]
-    dialogues = written = 0
+    written = 0
     aside = path.with_suffix(".part")
     with aside.open("w", encoding="utf-8") as file:
         while written < size:
@@ -55,9 +57,7 @@ def write_file(path: Path, size: int) -> int:
                 reply = " ".join(rng.choices(sentences, k=rng.randint(1, 12)))
                 said.append({"role": "assistant", "content": reply})
             written += file.write(json.dumps({"messages": said}) + "\n")
-            dialogues += 1
     aside.rename(path)
-    return dialogues
 
 
 def memory(pid: int) -> dict[str, float]:
@@ -149,9 +149,9 @@ def main() -> None:
     options = parser.parse_args()
     options.workdir.mkdir(parents=True, exist_ok=True)
     file = options.workdir / "dialogues.jsonl"
-    result: dict[str, Any] = {"cores": len(os.sched_getaffinity(0))}
+    result: dict[str, Any] = {"commit": commit(), "cores": len(os.sched_getaffinity(0))}
     if not file.exists():
-        result["dialogues"] = write_file(file, int(options.gigabytes * 1e9))
+        write_file(file, int(options.gigabytes * 1e9))
     with file.open(encoding="utf-8") as lines, file.with_name(HELD_OUT).open("w") as held_out:
         held_out.writelines(itertools.islice(lines, 100))
     result["gigabytes"] = round(file.stat().st_size / 1e9, 3)
