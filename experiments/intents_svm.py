@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from dlm.commands.environment import commit
+from dlm.core.files import write_json
 from dlm.corpora.registry import prepare
 
 OUT_OF_SCOPE = "oos"
@@ -69,10 +70,9 @@ def main() -> None:
         "validation, in scope": held_out,
         "test": figures(labels, model.predict(texts)),
     }
-    text = json.dumps(result, indent=2) + "\n"
-    print(text, end="")
+    print(json.dumps(result, indent=2))
     if options.output:
-        options.output.write_text(text, encoding="utf-8")
+        write_json(options.output, result)
 
 
 if __name__ == "__main__":

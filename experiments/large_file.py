@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from dlm.commands.environment import commit  # noqa: E402
+from dlm.core.files import write_json  # noqa: E402
 
 EPOCH = "--epoch"
 HELD_OUT = "validation.jsonl"
@@ -159,10 +160,9 @@ def main() -> None:
     epoch = [sys.executable, __file__, EPOCH, *flags(file, options.workdir)]
     result["data"] = watched(run)
     result["epoch"] = watched(epoch)
-    text = json.dumps(result, indent=2) + "\n"
-    print(text, end="")
+    print(json.dumps(result, indent=2))
     if options.output:
-        options.output.write_text(text, encoding="utf-8")
+        write_json(options.output, result)
 
 
 if __name__ == "__main__":

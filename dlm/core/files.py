@@ -123,6 +123,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(value).hexdigest()
 
 
+def short_digest(text: str) -> int:
+    """Returns a text as a number of 64 bits (BLAKE2b)."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
 def digest_file(path: str | Path) -> str:
     """Returns the SHA-256 of a file's bytes, in hex."""
     with Path(path).open("rb") as file:

@@ -6,7 +6,6 @@ same dialogue always falls on the same side, wherever it stands in the file and 
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -131,8 +130,8 @@ def _read(config: Options, path: str, rejected: list[dict[str, Any]]) -> Iterato
                 raise found.error(path)
             rejected.append(found.noted(path))
             continue
-        name, text = found.id, _key(found.text)
-        if known.get(_key(name)) not in (None, text):
+        name, text = found.id, files.short_digest(found.text)
+        if known.get(files.short_digest(name)) not in (None, text):
             problem = f"two dialogues have the id {name!r}; make ids unique or omit them"
             if config.on_bad_record == "raise":
                 raise RecordError(path, "id", problem)
@@ -145,10 +144,10 @@ def _read(config: Options, path: str, rejected: list[dict[str, Any]]) -> Iterato
             rejected.append(note)
             continue
         entry = found
-        while known.get(_key(entry.id)) is not None:
+        while known.get(files.short_digest(entry.id)) is not None:
             times[name] = times.get(name, 1) + 1
             entry = found.called(f"{name}#{times[name]}")
-        known.add(_key(entry.id), text)
+        known.add(files.short_digest(entry.id), text)
         yield entry
 
 
@@ -164,8 +163,3 @@ def _bound(config: Options) -> float:
         if lowest <= share < highest:
             return share
     return lowest
-
-
-def _key(text: str) -> int:
-    """A text as a number of 64 bits."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

@@ -6,7 +6,6 @@ A *turn* is one user message (an absent one counts as empty) and everything up t
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -172,8 +171,8 @@ def content_hash(record: Mapping[str, Any]) -> int:
 
     Id, task, answer, label, rating and meta do not count.
     """
-    said = json.dumps([record.get(name) for name in _CONTENT], sort_keys=True)
-    return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "big")
+    said = [record.get(name) for name in _CONTENT]
+    return files.short_digest(json.dumps(said, sort_keys=True))
 
 
 def messages_from_json(value: Any, where: str, field: str) -> tuple[Message, ...]:
