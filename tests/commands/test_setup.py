@@ -48,5 +48,5 @@ def test_learned_tokens_are_those_of_all_splits_however_they_are_read(tmp_path, 
         wanted |= set(arrays["targets"][arrays["loss_weights"] > 0].tolist())
     assert found.dtype == np.int32
     assert found.tolist() == sorted(wanted)
-    monkeypatch.setattr(setup, "AT_ONCE", 7)
+    monkeypatch.setattr(setup, "AT_ONCE", 1)
     assert small.learned_tokens().tolist() == found.tolist()
