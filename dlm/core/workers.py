@@ -7,6 +7,7 @@ program that starts it (no JAX, no `__main__`), and ends with it.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -51,8 +52,10 @@ def in_order(
         return
     started: list[subprocess.Popen[bytes]] = []
     try:
-        for first in range(workers):
-            started.append(_start(pickle.dumps((range(first, count, workers), work))))
+        for _ in range(workers):
+            started.append(_start())
+        for first, worker in enumerate(started):
+            _tell(worker, pickle.dumps((range(first, count, workers), work)))
         for number in range(count):
             yield _receive(started[number % workers], what)
     finally:
@@ -64,6 +67,7 @@ def serve() -> None:
     """Does the pieces that standard input names and writes what they give to standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the program that asks
     numbers, work = pickle.load(sys.stdin.buffer)  # noqa: S301  (of its parent)
+    gc.set_threshold(1_000_000)  # much is made and little of it in cycles; the default costs 15 %
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what else is printed is no answer
     for number in numbers:
@@ -78,15 +82,18 @@ def serve() -> None:
             os._exit(1)
 
 
-def _start(job: bytes) -> subprocess.Popen[bytes]:
+def _start() -> subprocess.Popen[bytes]:
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     env = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}  # each has one core
-    worker = subprocess.Popen([sys.executable, "-c", _START], **pipes, env=env)
+    return subprocess.Popen([sys.executable, "-c", _START], **pipes, env=env)
+
+
+def _tell(worker: subprocess.Popen[bytes], job: bytes) -> None:
+    """Says what to do; returns when the process is up and reads it."""
     assert worker.stdin is not None
     with suppress(BrokenPipeError):  # one that died is noticed when it is asked
         worker.stdin.write(pickle.dumps(sys.path) + job)
         worker.stdin.flush()
-    return worker
 
 
 def _receive(worker: subprocess.Popen[bytes], what: str) -> Any:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -122,7 +122,15 @@ class Mixed(Sequence[Dialogue]):
     def __len__(self) -> int:
         return len(self._index)
 
-    def __getitem__(self, index: int) -> Dialogue:  # type: ignore[override]  # no slices
+    @overload
+    def __getitem__(self, index: int) -> Dialogue: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Dialogue]: ...
+
+    def __getitem__(self, index: int | slice) -> Dialogue | list[Dialogue]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
         part = self._part[index]
         name, dialogue = self._names[part], self._sources[part][int(self._index[index])]
         return replace(dialogue, id=f"{name}/{dialogue.id}", task=name)
@@ -137,7 +145,15 @@ class Chosen(Sequence[Dialogue]):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, index: int) -> Dialogue:  # type: ignore[override]  # no slices
+    @overload
+    def __getitem__(self, index: int) -> Dialogue: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Dialogue]: ...
+
+    def __getitem__(self, index: int | slice) -> Dialogue | list[Dialogue]:
+        if isinstance(index, slice):
+            return [self._source[place] for place in self._indices[index].tolist()]
         return self._source[int(self._indices[index])]
 
 

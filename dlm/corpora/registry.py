@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dlm.core.errors import UserError
 from dlm.corpora.overlap import Contents
-from dlm.dialogue.schema import Dialogue, restore
+from dlm.dialogue.schema import Dialogue
 
 CORPORA: dict[str, str] = {
     "api_bank": "dlm.corpora.api_bank",
@@ -79,31 +78,6 @@ class Card:
     def non_commercial(self) -> bool:
         """Whether the licence, as far as it is stated, forbids commercial use."""
         return NON_COMMERCIAL.search(self.licence) is not None
-
-
-class DialogueSource(Sequence[Dialogue]):
-    """One split as a random-access sequence of dialogues, in the order in which they were given.
-
-    Args:
-      records: random access to records whose field `json` is one dialogue as UTF-8 text.
-      name: what errors call it, e.g. `babi_dialog/test`.
-    """
-
-    def __init__(self, records: Sequence[Mapping[str, bytes]], name: str):
-        self._records = records
-        self.name = name
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Dialogue:  # type: ignore[override]  # no slices
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"{self.name}: dialogue {index} of {len(self)}")
-        index %= len(self)
-        return restore(json.loads(self._records[index]["json"]))
-
-    def __iter__(self) -> Iterator[Dialogue]:
-        return (self[index] for index in range(len(self)))
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def encode_block(
     source: Sequence[Dialogue], span: range, template: Template, recipe: Recipe
 ) -> Block:
     """Encodes the dialogues of `source` in `span`; see `fit_many` for what it raises."""
-    dialogues = [source[index] for index in span]
+    dialogues = source[span.start : span.stop]
     encoded = fit_many(
         dialogues,
         template,

@@ -18,6 +18,7 @@ from dlm.data.mixture import Draws, Shares
 from dlm.data.store import Pieces
 from dlm.dialogue.endings import ENDINGS, PREFERRED
 
+KEPT = 64  # batches: as often, the pages of the encoded files that were read are given back
 FILE_OPTIONS = ("path", "format", "validation_path", "test_path", "on_bad_record")
 
 
@@ -188,6 +189,8 @@ class Batches:
 
     def batch(self, step: int) -> Batch:
         """Batch number `step` of the run, as numpy arrays."""
+        if step % KEPT == 0:
+            self.pieces.let_go()
         rows = self.row_pieces(step)
         batch = empty_batch(
             len(self._own),

@@ -9,6 +9,7 @@ while it wrote leaves a folder that the next one to write removes.
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import re
 import shutil
@@ -86,6 +87,17 @@ class Pieces:
     def span(self, index: int) -> slice:
         """Where piece `index` lies in each of `arrays`."""
         return slice(self._starts[index], self._starts[index + 1])
+
+    def let_go(self) -> None:
+        """Gives back the memory of the pages read so far; a page read again is mapped again.
+
+        Without it the process keeps every page of the files that it has touched until the system
+        runs out of memory, and an epoch of a large corpus looks like as large a process.
+        """
+        for array in self.arrays.values():
+            mapped = getattr(array.base, "base", None)  # of the view of a numpy.memmap
+            if isinstance(mapped, mmap.mmap):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def piece(self, index: int) -> Encoded:
         """Piece `index` as it left the encoding."""

@@ -73,7 +73,7 @@ def check_name(value: Any, where: str, field: str) -> None:
 
 def check_json(value: Any, where: str, field: str) -> None:
     """Requires a value that JSON can hold, its strings like those of `check_text`."""
-    if value == {}:
+    if value is None or value == {}:
         return
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -254,23 +254,18 @@ def _encoded(lines: Sequence[Line]) -> Encoded:
     parts = [part for line in lines for part in line.parts]
     ids = np.fromiter(chain.from_iterable(parts), np.int32)
     sizes = np.fromiter(map(len, parts), np.int64, len(parts))
-    # Of header, output and trailer the output alone is learned and in a unit.
-    of_parts = [
-        row
-        for _, weight, channel, turn, unit in lines
-        for row in (
-            (0.0, channel, turn, -1),
-            (weight, channel, turn, unit),
-            (0.0, channel, turn, -1),
-        )
-    ]
-    fields = np.repeat(np.array(of_parts, np.float64), sizes, axis=0)[1:].T
-    channels, turns, units = np.ascontiguousarray(fields[1:], np.int32)
+    of_lines = np.array([line[1:] for line in lines], np.float64).T
+    fields = np.zeros((4, len(lines), 3))  # of header, output and trailer
+    fields[1:3] = of_lines[1:3, :, None]
+    fields[3] = -1
+    fields[0, :, 1], fields[3, :, 1] = of_lines[0], of_lines[3]  # only output is learned, in a unit
+    fields = np.repeat(fields.reshape(4, -1), sizes, axis=1)[:, 1:]
+    channel_ids, turn_ids, unit_ids = fields[1:].astype(np.int32)
     return Encoded(  # the first token is no target
         tokens=ids[:-1],
         targets=ids[1:],
         loss_weights=fields[0].astype(np.float32),
-        channel_ids=channels,
-        turn_ids=turns,
-        unit_ids=units,
+        channel_ids=channel_ids,
+        turn_ids=turn_ids,
+        unit_ids=unit_ids,
     )

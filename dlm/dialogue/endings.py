@@ -64,6 +64,8 @@ def alternatives(dialogue: Dialogue) -> list[Alternative]:
 
 def completed(dialogue: Dialogue) -> Dialogue:
     """Returns the dialogue with the ending that is preferred behind its messages."""
+    if not (dialogue.chosen or dialogue.rejected or dialogue.candidates):
+        return dialogue
     for alternative in alternatives(dialogue):
         if alternative.ending in PREFERRED:
             return alternative.dialogue

@@ -303,7 +303,8 @@ def validate(dialogue: Dialogue, where: str) -> None:
         raise RecordError(where, "label", f"expected true or false, got {kind(dialogue.label)}")
     if dialogue.rating is not None and type(dialogue.rating) not in (int, float):
         raise RecordError(where, "rating", f"expected a number, got {kind(dialogue.rating)}")
-    check_json([dialogue.rating, dialogue.meta], where, "meta")
+    check_json(dialogue.rating, where, "rating")
+    check_json(dialogue.meta, where, "meta")
 
 
 def _check_messages(
@@ -311,6 +312,8 @@ def _check_messages(
 ) -> None:
     for index, message in enumerate(messages):
         _check_message(message, where, f"{field}[{index}]")
+    if not messages:
+        return
     pending: list[str | None] = []  # tools called and not yet answered; None: an unreadable call
     rank = -1  # of the channel that the assistant wrote last in this round
     for index, message in enumerate([*history, *messages], -len(history)):

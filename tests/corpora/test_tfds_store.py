@@ -54,6 +54,8 @@ def test_dialogues_come_back_in_order_at_random_access(tmp_path):
     assert [source[i] for i in (22, 0, 7)] == [dialogues(23)[i] for i in (22, 0, 7)]
     assert source[-1] == dialogues(23)[-1]
     assert list(source) == dialogues(23)
+    for part in (slice(3, 8), slice(20, 99), slice(5, 5), slice(-2, None), slice(9, 2, -3)):
+        assert source[part] == dialogues(23)[part]
     with pytest.raises(IndexError, match="toys/train: dialogue 23 of 23"):
         source[23]
 

@@ -9,7 +9,7 @@ import pytest
 
 from dlm.core.errors import UserError
 from dlm.data.batch import Batch, check
-from dlm.data.pipeline import Batches, DataConfig
+from dlm.data.pipeline import KEPT, Batches, DataConfig
 from dlm.dialogue.encoding import Rejected, fit
 from dlm.dialogue.policy import PolicyConfig
 
@@ -56,6 +56,19 @@ def learned_in(batch: Batch) -> Counter:
 
 def equal(a: Batch, b: Batch) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_pages_are_let_go_now_and_then(pieces, monkeypatch):
+    """Once in so many batches; what is in the batches stays as it was."""
+    calls, let_go = [], pieces.let_go
+    monkeypatch.setattr(pieces, "let_go", lambda: calls.append(1) or let_go())
+    batches = batches_of(pieces)
+    first = batches.batch(0)
+    kept = jax.tree.map(np.copy, first)
+    for step in range(1, KEPT + 2):
+        batches.batch(step)
+    assert len(calls) == 2
+    assert equal(first, kept)
 
 
 @pytest.mark.parametrize("pack", [True, False])

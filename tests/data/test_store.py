@@ -3,10 +3,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +88,28 @@ def test_pieces_are_what_encoding_gave(pieces, dialogues, template):
             index += 1
     assert len(pieces) == index
     assert pieces.task_names == ["book", "talk"]
+
+
+def mapped(folder) -> int:
+    """Bytes of a folder's files that are in this process's memory."""
+    sizes, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match("[0-9a-f]+-", line):
+            ours = str(folder) in line
+        elif ours and line.startswith("Rss:"):
+            sizes += 1024 * int(line.split()[1])
+    return sizes
+
+
+def test_pages_that_were_read_are_let_go(pieces):
+    """They leave the process, and come back when they are read again."""
+    before = {name: np.array(array) for name, array in pieces.arrays.items()}
+    assert mapped(pieces.folder) >= sum(array.nbytes for array in before.values())
+    pieces.let_go()
+    others = sum(array.nbytes for array in (pieces.lengths, pieces.dialogue_index)) * 2
+    assert mapped(pieces.folder) <= others + 4 * 4096
+    for name, array in before.items():
+        np.testing.assert_array_equal(pieces.arrays[name], array)
 
 
 def test_tasks_are_numbered_by_name(build):
