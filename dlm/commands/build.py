@@ -112,17 +112,14 @@ def total_updates(setup: Setup, batches: Batches) -> int:
     """Optimiser updates of the run, from `train.steps` or `train.epochs`.
 
     Raises:
-      UserError: neither or both are given.
+      UserError: neither is given.
     """
     config = setup.settings.train
-    if (config.steps is None) == (config.epochs is None):
-        raise UserError(
-            "give exactly one of train.steps and train.epochs; unset the other, for instance "
-            "--config.train.epochs=None"
-        )
     if config.steps is not None:
         return config.steps
-    return max(1, batches.steps_of(config.epochs or 0.0))
+    if config.epochs is None:
+        raise UserError("give train.steps or train.epochs, for instance --config.train.steps=1000")
+    return max(1, batches.steps_of(config.epochs))
 
 
 class Unclaimed(Setup):

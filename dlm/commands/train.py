@@ -157,7 +157,8 @@ def remarks(setup: Setup, batches: Batches, total: int) -> list[str]:
     lines = [batches.draws.describe()] if batches.draws else []
     if total < FEW_UPDATES:
         bound = "epochs" if setup.settings.train.steps is None else "steps"
-        lines.append(f"only {total} updates: a model learns little by so few; raise train.{bound}")
+        updates = "1 update" if total == 1 else f"{total} updates"
+        lines.append(f"only {updates}: a model learns little by so few; raise train.{bound}")
     if reads_reference(setup.loss) and setup.settings.model.dropout:
         lines.append("with model.dropout the model is not its own reference, even at first; take 0")
     if batches.pieces.counts.supervised.get("call") and not setup.settings.tools:

@@ -79,6 +79,9 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"train.{name}={value} must be above 0")
+        if self.steps is not None and self.epochs is not None:
+            problem = "train.steps and train.epochs are both given; unset one, for instance"
+            raise UserError(f"{problem} --config.train.epochs=None")
         for name, choices in (("dtype", DTYPES), ("nonfinite", NONFINITE)):
             if getattr(self, name) not in choices:
                 given = getattr(self, name)

@@ -102,7 +102,8 @@ def test_a_step_without_room_is_the_users_to_mend(tmp_path, capsys, monkeypatch)
         ("extra", "plan does not know 'extra'"),
         ("--steps=many", "--steps=many is no number of steps"),
         ("--config.mesh.data=3", "needs 3 devices, found 1"),
-        ("--config.train.epochs=2.0", "exactly one of train.steps and train.epochs"),
+        ("--config.train.epochs=2.0", "train.steps and train.epochs are both given; unset one"),
+        ("--config.train.steps=None", "give train.steps or train.epochs"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, word, told):
