@@ -167,8 +167,9 @@ class Model:
           tokens: [B, T] int32 in [0, V).
           positions: [B, T] int32, rising along a row within a segment.
           segment_ids: [B, T] int32, 0 = padding, whose hidden states mean nothing.
-          cache: keys and values of one dialogue a row, of which `tokens` (segment 1) are the next;
-            see `cache.check_room`, which refuses tokens that it has no slot for.
+          cache: keys and values of one dialogue a row, of which `tokens` (segment 1) are the next,
+            or the first where T is the number of its slots; see `cache.check_room`, which refuses
+            tokens that it has no slot for.
           dropout_keys: [B] typed keys, a row's own; None = no dropout.
 
         Returns:

@@ -22,6 +22,9 @@ from dlm.models.config import ModelConfig
 from dlm.models.dropout import dropout
 from dlm.models.rope import frequencies
 
+LONG = 512  # tokens of a prompt from which on it is read as a row of training is, in a third of
+# the time and without its T x T scores; shorter, that would take as long and longer to compile
+
 
 class Projection(NamedTuple):
     """A projection as a matrix.
@@ -170,7 +173,12 @@ class Attention(nn.Module):
         if tokens.rotation is not None:
             query, key = rotate(query, *tokens.rotation), rotate(key, *tokens.rotation)
         segments, positions = tokens.segments, tokens.positions
-        if slots is None:
+        if slots is not None:
+            slots = (
+                write(slots[0], key, positions, segments),
+                write(slots[1], value, positions, segments),
+            )
+        if slots is None or LONG <= x.shape[1] == slots[0].shape[2]:  # they fill an empty cache
             out = attention(
                 query,
                 key,
@@ -182,10 +190,8 @@ class Attention(nn.Module):
                 implementation=config.attention,
             )
         else:
-            key = write(slots[0], key, positions, segments)
-            value = write(slots[1], value, positions, segments)
-            slots = key, value
-            out = cached_attention(query, key, value, readable(key.shape[2], positions, segments))
+            allowed = readable(slots[0].shape[2], positions, segments)
+            out = cached_attention(query, *slots, allowed)
         output = Linear(
             (heads, head_size), (width,), config.bias, _residual_stddev(config), name="output"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -14,8 +15,9 @@ from model_cases import FAMILIES, LLAMA, init, logits_of, loud, pack, random_tok
 
 from dlm.core.errors import UserError
 from dlm.models.by_output import held_by_output
-from dlm.models.cache import check_room, empty_cache, write
+from dlm.models.cache import check_room, empty_cache, longer, write
 from dlm.models.decoder import Model
+from dlm.models.layers import LONG
 
 LENGTHS = np.array([40, 7, 29])
 LENGTH = 40
@@ -92,6 +94,35 @@ def test_any_prefill_split(case, data):
     assert_equal_full(
         case, decode(case, splits, widths, slots=data.draw(st.sampled_from([40, 64])))
     )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_long_prompt_fills_an_empty_cache(family):
+    """Read as a row of training is: as by the reference, what follows it too."""
+    config = replace(FAMILIES[family], num_layers=1, max_length=LONG + 2)
+    model = Model(config)
+    params = loud(init(model, 1))
+    tokens = random_tokens((2, LONG + 2))
+    lengths = np.array([LONG, 77])
+    reference = Model(replace(config, attention="reference"))
+    wanted = logits_of(reference, params, tokens, *pack([[LONG + 2]] * 2, LONG + 2))
+    wanted = np.asarray(wanted)
+    held = held_by_output(params, model.dtype)
+    segments, positions = pack([[n] for n in lengths], LONG)
+    cache = empty_cache(config, 2, LONG)
+    cache, logits = read(model, held, cache, tokens[:, :LONG], positions, segments)
+    cache = longer(cache, LONG + 2)
+    found = [[row[:n]] for row, n in zip(np.asarray(logits), lengths, strict=True)]
+    for after in range(2):
+        places = (lengths + after)[:, None].astype(np.int32)
+        piece = np.take_along_axis(tokens, places, axis=1)
+        cache, logits = read(model, held, cache, piece, places, np.ones_like(places))
+        for row in range(2):
+            found[row].append(np.asarray(logits)[row])
+    for row, n in enumerate(lengths):
+        np.testing.assert_allclose(
+            np.concatenate(found[row]), wanted[row, : n + 2], atol=1e-5 * np.abs(wanted).max()
+        )
 
 
 def test_no_room_is_refused():
