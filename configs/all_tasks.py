@@ -1,7 +1,7 @@
 """One small model for eight kinds of work, from scratch: a mixture of eight corpora.
 
     python run.py train --config=configs/all_tasks.py
-    python run.py train --config=configs/all_tasks.py:alone=chat --config.train.steps=180
+    python run.py train --config=configs/all_tasks.py:alone=chat --config.train.steps=800
 
 Restaurants with a database, intents, tool calls, questions over a graph, kinship reasoning, chat,
 translation and medical notes, an eighth of the tokens each; with `alone`, one of them.
@@ -53,8 +53,8 @@ def get_config(arg: str = "alone=") -> ConfigDict:
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 0.04
-    config.train.steps = 3600
-    config.train.eval_every = 600
+    config.train.steps = 1500
+    config.train.eval_every = 250
     if alone:
         config.train.metric = f"validation/task:{alone}/loss"
     config.eval.splits = ("validation", "test")

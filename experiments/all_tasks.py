@@ -1,6 +1,6 @@
 """One model for eight kinds of work beside eight models for one each.
 
-    python experiments/all_tasks.py --workdir=DIR [--steps=3600] [--output=FILE]
+    python experiments/all_tasks.py --workdir=DIR [--steps=1500] [--output=FILE]
 
 Trains `configs/all_tasks.py`, counts the supervised tokens that each task had in it, and trains a
 model for each task alone that stops when it has had as many. What is finished is not repeated, what
@@ -51,7 +51,7 @@ def main() -> int:
     """Runs what is missing and prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3600, help="of the mixed run; default 3600")
+    parser.add_argument("--steps", type=int, default=1500, help="of the mixed run; default 1500")
     parser.add_argument("--output", type=Path, default=ROOT / "experiments/results/all_tasks.json")
     options = parser.parse_args()
     mixed = options.workdir / MIXED
