@@ -18,7 +18,7 @@ from dlm.data.mixture import Draws, Shares
 from dlm.data.store import Pieces
 from dlm.dialogue.endings import ENDINGS, PREFERRED
 
-KEPT = 64  # batches: as often, the pages of the encoded files that were read are given back
+KEPT = 16  # batches: as often, the pages of the encoded files that were read are given back
 FILE_OPTIONS = ("path", "format", "validation_path", "test_path", "on_bad_record")
 
 
