@@ -89,7 +89,7 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def _tell(worker: subprocess.Popen[bytes], job: bytes) -> None:
-    """Says what to do; returns when the process is up and reads it."""
+    """Says what to do; a job that the pipe does not hold waits until the process reads it."""
     assert worker.stdin is not None
     with suppress(BrokenPipeError):  # one that died is noticed when it is asked
         worker.stdin.write(pickle.dumps(sys.path) + job)
@@ -112,4 +112,5 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
     worker.wait()
     for pipe in (worker.stdin, worker.stdout):
         if pipe is not None:
-            pipe.close()
+            with suppress(BrokenPipeError):  # of one that died before it read its job
+                pipe.close()

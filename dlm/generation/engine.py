@@ -20,6 +20,7 @@ from dlm.generation.constraints import Grammar
 from dlm.generation.sampling import Knobs, Ranking
 from dlm.generation.steps import prefill, step
 from dlm.models.by_output import held_by_output
+from dlm.models.cache import LONG
 from dlm.models.decoder import Model
 from dlm.models.vocabulary import is_hidden
 
@@ -197,8 +198,11 @@ class Engine:
             else:
                 rows.append(_Row(index, request, length, length + limit))
         rows.sort(key=lambda row: row.position)  # prompts of like length share a bucket
-        for start in range(0, len(rows), self._max_rows):
-            yield from self._decode(rows[start : start + self._max_rows], config)
+        # Rows that are read in another way never share a batch: neighbours change no number.
+        long = [self._prompt_bucket(row.position) >= LONG for row in rows]
+        for part in (rows[: long.count(False)], rows[long.count(False) :]):
+            for start in range(0, len(part), self._max_rows):
+                yield from self._decode(part[start : start + self._max_rows], config)
 
     def _decode(self, rows: list[_Row], config: GenerateConfig) -> Iterator[Written]:
         """Decodes rows together to the end of the last."""
@@ -237,15 +241,16 @@ class Engine:
                 self._model, self._params, cache, *_last_tokens(places), knobs, mode=config.mode
             )
 
+    def _prompt_bucket(self, length: int) -> int:
+        return bucket(length, MIN_PROMPT, 2, self.max_length)
+
     def _rows(self, count: int) -> int:
         return bucket(count, 1, 4, self._max_rows)
 
     def _prompts(self, rows: Sequence[_Row], size: int) -> tuple[np.ndarray, ...]:
         """Prompts padded on the right [size, P], their lengths and samples [size]."""
         longest = max(row.position for row in rows)
-        tokens = np.full(
-            (size, bucket(longest, MIN_PROMPT, 2, self.max_length)), self._pad_id, np.int32
-        )
+        tokens = np.full((size, self._prompt_bucket(longest)), self._pad_id, np.int32)
         lengths, samples = np.zeros(size, np.int32), np.zeros(size, np.int32)
         for place, row in enumerate(rows):
             tokens[place, : row.position] = row.request.prompt

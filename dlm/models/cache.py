@@ -20,6 +20,9 @@ from dlm.core.errors import UserError
 from dlm.models.config import ModelConfig
 
 Slots = tuple[Array, Array]
+LONG = 512  # tokens: as many as the cache has slots, and no fewer than these, are read by the same
+# attention as a row of training, without T x T scores on a CPU and on a GPU in 16 bits; below, that
+# would take as long and longer to compile
 
 
 class Cache(NamedTuple):
@@ -83,11 +86,20 @@ def check_room(cache: Cache, positions: ArrayLike, segment_ids: ArrayLike) -> No
       segment_ids: [B, T] int32 likewise.
 
     Raises:
-      UserError: a token that is not padding stands at position S or beyond.
+      UserError: a token that is not padding stands at position S or beyond; or T is S, at least
+        `LONG`, and the tokens are not the first of their rows.
     """
-    last = np.max(np.where(np.asarray(segment_ids) > 0, np.asarray(positions), -1), initial=-1)
+    positions, real = np.asarray(positions), np.asarray(segment_ids) > 0
+    last = np.max(np.where(real, positions, -1), initial=-1)
     if last >= cache.length:
         raise UserError(
             f"position {last} is beyond the cache of {cache.length} slots; "
             "shorten the dialogue or make the cache longer"
         )
+    if LONG <= cache.length == positions.shape[1]:
+        first = np.min(np.where(real, positions, cache.length), axis=1)
+        if np.any((first > 0) & (first < cache.length)):
+            raise UserError(
+                f"tokens from position {first.max()} on, as many as the cache has slots: what was "
+                "read before them would be passed over; give fewer at once"
+            )

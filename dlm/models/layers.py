@@ -17,13 +17,10 @@ from jax import Array
 
 from dlm.models.attention import attention, cached_attention
 from dlm.models.by_output import by_output_product
-from dlm.models.cache import Cache, Slots, readable, write
+from dlm.models.cache import LONG, Cache, Slots, readable, write
 from dlm.models.config import ModelConfig
 from dlm.models.dropout import dropout
 from dlm.models.rope import frequencies
-
-LONG = 512  # tokens of a prompt from which on it is read as a row of training is, in a third of
-# the time and without its T x T scores; shorter, that would take as long and longer to compile
 
 
 class Projection(NamedTuple):
@@ -187,7 +184,7 @@ class Attention(nn.Module):
                 key_segments=segments,
                 query_positions=positions,
                 key_positions=positions,
-                implementation=config.attention,
+                implementation=config.attention if slots is None else "auto",
             )
         else:
             allowed = readable(slots[0].shape[2], positions, segments)

@@ -287,7 +287,7 @@ from dlm.dialogue.tokenizer import Tokenizer
 
 class Slow(list):
     def __getitem__(self, index):
-        time.sleep(0.01)
+        time.sleep(0.01 * len(range(len(self))[index]))  # a slice
         return super().__getitem__(index)
 
 folder = sys.argv[1]
@@ -407,6 +407,23 @@ def test_a_worker_that_dies_is_noticed(build, monkeypatch, tmp_path):
     with pytest.raises(RuntimeError, match="encodes train ended with status 3"):
         build(source=[Dialogue(str(i), tuple(turn(3))) for i in range(300)], workers=2)
     assert list((tmp_path / "encoded").iterdir()) == []
+
+
+def test_a_worker_that_dies_before_it_is_told_is_noticed(build, monkeypatch, tmp_path):
+    """Likewise; the others end with it."""
+    start, started = processes._start, []
+
+    def dead():
+        started.append(start())
+        if len(started) == 1:
+            started[0].kill()
+            started[0].wait()
+        return started[-1]
+
+    monkeypatch.setattr(processes, "_start", dead)
+    with pytest.raises(RuntimeError, match="encodes train ended with status -9"):
+        build(source=[Dialogue(str(i), tuple(turn(3))) for i in range(300)], workers=2)
+    assert [worker.poll() for worker in started] == [-9, -9]
 
 
 def test_number_of_workers(monkeypatch):

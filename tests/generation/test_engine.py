@@ -102,6 +102,22 @@ def test_company_and_order_change_nothing(engine: Engine, config: GenerateConfig
         assert one.log_prob == pytest.approx(two.log_prob, abs=1e-4)
 
 
+def test_prompts_that_are_read_in_another_way_are_read_apart(model, params, monkeypatch):
+    """From `LONG` tokens on; else what a neighbour is long would decide how a row is rounded."""
+    batches = []
+    monkeypatch.setattr(
+        Engine, "_decode", lambda _, rows, __: batches.append([row.index for row in rows]) or []
+    )
+    for longest, apart in ((1024, [[1, 3], [2, 0]]), (400, [[1, 3, 2, 0]])):
+        batches.clear()
+        engine = Engine(model, params, 0, longest)
+        engine.generate(
+            [dataclasses.replace(requests(1)[0], prompt=[1] * n) for n in (390, 5, 300, 256)],
+            GREEDY,
+        )
+        assert batches == apart
+
+
 @pytest.fixture(scope="module")
 def untrained(model: Model) -> Engine:
     """Weights as they are drawn: log-probabilities near log(1/V), for an absolute tolerance."""

@@ -15,9 +15,8 @@ from model_cases import FAMILIES, LLAMA, init, logits_of, loud, pack, random_tok
 
 from dlm.core.errors import UserError
 from dlm.models.by_output import held_by_output
-from dlm.models.cache import check_room, empty_cache, longer, write
+from dlm.models.cache import LONG, check_room, empty_cache, longer, write
 from dlm.models.decoder import Model
-from dlm.models.layers import LONG
 
 LENGTHS = np.array([40, 7, 29])
 LENGTH = 40
@@ -125,12 +124,31 @@ def test_a_long_prompt_fills_an_empty_cache(family):
         )
 
 
+def test_many_tokens_behind_others_read_those_too():
+    """However many: it is a cache that they fill from the first on that is read otherwise."""
+    config = replace(LLAMA, num_layers=1, max_length=LONG + 10)
+    model = Model(config)
+    params = loud(init(model, 1))
+    tokens = random_tokens((1, LONG + 10))
+    segments, positions = pack([[LONG + 10]], LONG + 10)
+    wanted = np.asarray(logits_of(model, params, tokens, segments, positions))
+    cache = empty_cache(config, 1, LONG + 10)
+    for part in (slice(0, 10), slice(10, None)):
+        piece = (tokens[:, part], positions[:, part], segments[:, part])
+        cache, logits = read(model, params, cache, *piece)
+    np.testing.assert_allclose(logits, wanted[:, 10:], atol=1e-5 * np.abs(wanted).max())
+
+
 def test_no_room_is_refused():
     """Positions beyond the last slot are refused; those of padding do not matter."""
     cache = empty_cache(LLAMA, 2, 8)
     check_room(cache, [[6, 7], [9, 9]], [[1, 1], [0, 0]])
     with pytest.raises(UserError, match="position 8 is beyond the cache of 8 slots"):
         check_room(cache, [[7, 8], [0, 0]], [[1, 1], [1, 0]])
+    places = np.arange(300, 300 + LONG)[None]
+    segments = np.where(places < 400, 1, 0)
+    with pytest.raises(UserError, match="tokens from position 300 on"):
+        check_room(empty_cache(replace(LLAMA, max_length=LONG), 1, LONG), places, segments)
     with pytest.raises(UserError, match="161 slots goes beyond the model's max_length=160"):
         empty_cache(LLAMA, 1, 161)
 
