@@ -98,8 +98,9 @@ def check_room(cache: Cache, positions: ArrayLike, segment_ids: ArrayLike) -> No
         )
     if LONG <= cache.length == positions.shape[1]:
         first = np.min(np.where(real, positions, cache.length), axis=1)
-        if np.any((first > 0) & (first < cache.length)):
+        late = first[(first > 0) & (first < cache.length)]
+        if len(late):
             raise UserError(
-                f"tokens from position {first.max()} on, as many as the cache has slots: what was "
+                f"tokens from position {late[0]} on, as many as the cache has slots: what was "
                 "read before them would be passed over; give fewer at once"
             )
