@@ -48,6 +48,8 @@ CONSONANTS, VOWELS = "bcdfghjklmnprstvwz", "aeiou"  # of made-up names
 OPEN_RELATIONS = ("cuisine", "location")
 
 SPLITS = {"train": "trn", "validation": "dev", "test": "tst", "test_oov": "tst-OOV"}
+# The validation dialogues with made-up names: by them one chooses what test_oov then measures.
+VALIDATION_RENAMED = "validation_renamed"
 # Measured on the release: task -> split -> (dialogues, bot turns).
 COUNTS: dict[int, dict[str, tuple[int, int]]] = {
     task: {split: (1000, turns) for split, turns in zip(SPLITS, by_split, strict=True)}
@@ -119,10 +121,16 @@ def prepare(options: Mapping[str, Any], data_dir: Path) -> Prepared:
     key: dict[str, Any] = {"code": source_digest(sys.modules[__name__])}
     key |= {name: value for name, value in asdict(config).items() if name != "path"}
     key["files"] = {split: digest_file(path) for split, path in files.items()}
+    copies = {"train": config.renamed}
+    splits = {
+        split: partial(_split, config, path, split, copies.get(split, 0))
+        for split, path in files.items()
+    }
+    splits[VALIDATION_RENAMED] = partial(_split, config, files["validation"], "validation", 1)
     return build(
         "babi_dialog",
         digest(key),
-        {split: partial(_split, config, path, split) for split, path in files.items()},
+        splits,
         data_dir,
         card=CARD,
     )
@@ -146,11 +154,10 @@ def find_files(config: Options) -> dict[str, Path]:
     return found
 
 
-def _split(config: Options, path: Path, split: str) -> Iterator[Dialogue]:
-    """The dialogues of a split, as the options ask for them."""
+def _split(config: Options, path: Path, split: str, copies: int = 0) -> Iterator[Dialogue]:
+    """The dialogues of a file, as the options ask for them; or so many renamed copies of each."""
     dialogues = read_dialogues(path, config.task, split)
     for dialogue in counted(dialogues, COUNTS[config.task][split], path, CARD):
-        copies = config.renamed if split == "train" else 0
         for told in [rename(dialogue, n) for n in range(copies)] or [dialogue]:
             if config.results == "context":
                 told = replace(told, messages=tuple(map(_as_context, told.messages)))

@@ -170,7 +170,7 @@ def test_prepare_finds_the_release_in_its_folder(small_corpus, tmp_path):
     """The folder of the release, or the one above it, may be named; all splits are there."""
     options = {"task": 5, "path": str(small_corpus)}
     prepared = registry.prepare("babi_dialog", options, tmp_path / "built")
-    assert list(prepared.splits) == ["train", "validation", "test", "test_oov"]
+    assert list(prepared.splits) == [*SPLITS, "validation_renamed"]
     test = {"dialogues": 2, "messages": 18, "responses": 9}
     known = {"also_in_train": 2, "also_in_validation": 2}
     assert prepared.counts["test_oov"] == test | known
@@ -198,7 +198,7 @@ def test_names_are_made_up_alike_in_the_whole_dialogue(tmp_path):
     assert new.id == "task5-train-0-renamed-0"
 
 
-def test_training_dialogues_alone_are_renamed(small_corpus, tmp_path):
+def test_of_the_published_splits_training_alone_is_renamed(small_corpus, tmp_path):
     """As many copies of each as asked for; what is scored stays as it was published."""
     options = {"path": str(small_corpus), "renamed": 3}
     prepared = registry.prepare("babi_dialog", options, tmp_path / "built")
@@ -212,6 +212,14 @@ def test_training_dialogues_alone_are_renamed(small_corpus, tmp_path):
     ]
     assert len(set(said)) == 3
     assert "a table in paris" not in said
+
+
+def test_one_chooses_by_renamed_validation_dialogues(small_corpus, tmp_path):
+    """Those of validation, once each, with names that neither training nor a test set has."""
+    prepared = registry.prepare("babi_dialog", {"path": str(small_corpus)}, tmp_path / "built")
+    plain, renamed = (prepared.splits[name] for name in ("validation", "validation_renamed"))
+    assert list(renamed) == [rename(dialogue, 0) for dialogue in plain]
+    assert renamed[0].id == "task5-validation-0-renamed-0"
 
 
 def test_results_may_be_context_and_names_untold(small_corpus, tmp_path):
@@ -257,6 +265,7 @@ def test_the_real_corpus(corpus_dir, tmp_path, task):
     options = {"task": task, "path": str(corpus_dir("dialog-babi"))}
     prepared = registry.prepare("babi_dialog", options, tmp_path)
     counts = {s: (c["dialogues"], c["responses"]) for s, c in prepared.counts.items()}
+    assert counts.pop("validation_renamed") == COUNTS[task]["validation"]
     assert counts == COUNTS[task]
 
 
