@@ -8,7 +8,9 @@ translation and medical notes, an eighth of the tokens each; with `alone`, one o
 `experiments/all_tasks.py` runs both, with one tokenizer, and puts them side by side.
 
 Data: camrest676, clinc150, llamafactory-demo, pathquestion, clutrr, xdailydialog and mts-dialog
-under $DLM_DATA_DIR. Hardware: two CPU cores. Time: a budget of an hour. Expected: not measured yet.
+under $DLM_DATA_DIR. Hardware: two CPU cores. Time: a budget of an hour. Expected (one seed, test;
+in brackets a model of each task alone): joint goal accuracy 33 % (28), intent accuracy 83 % (88),
+Hits@1 of questions 62 % (42), of kinship 87 % (76; validation), perplexity of chat 29.3 (32.9).
 """
 
 from __future__ import annotations

@@ -3,12 +3,14 @@
     python experiments/all_tasks.py --workdir=DIR [--steps=1500] [--output=FILE]
 
 Trains `configs/all_tasks.py`, counts the supervised tokens that each task had in it, and trains a
-model for each task alone that stops when it has had as many. What is finished is not repeated, what
-was stopped goes on. Prints a table of the tasks' figures, mixed and alone, with the trivial answer
-and the gold beside them, and writes it as JSON. Figures are of the test split, of kinship, which
-has none under that name, of the validation split; nothing was chosen by them.
+model for each task alone that stops when it has had as many. Then both answer the same dialogues of
+the task. What is finished is not repeated, what was stopped goes on. Prints a table of the tasks'
+figures, mixed and alone, with the trivial answer and the gold beside them, and writes it as JSON.
+Figures are of the test split, of kinship, which has none under that name, of the validation split;
+nothing was chosen by them.
 
-Hardware: two CPU cores. Time: an hour for the mixed run, about as long for the others together.
+Hardware: two CPU cores. Time: an hour for the mixed run, about as long for the others together, and
+half an hour of answers.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ def main() -> int:
         alone = options.workdir / f"alone-{task}"
         steps = steps_for(batches_of(alone, task, options.steps), tokens[task])
         train(alone, task, steps)
-        rows += compared(task, mixed, alone, tokens[task], steps)
+        answered = options.workdir / f"{MIXED}-{task}"
+        answer(mixed, task, answered)
+        rows += compared(task, answered, alone, tokens[task], steps)
     show(rows)
     write_json(options.output, {"commit": commit(), "steps": options.steps, "rows": rows})
     return 0
@@ -83,7 +87,22 @@ def train(workdir: Path, task: str, steps: int) -> None:
     """Runs or resumes one training, where it is not finished."""
     if (workdir / "summary.json").exists():
         return
-    command = [sys.executable, str(ROOT / "run.py"), "train", *words(workdir, task, steps)]
+    run("train", *words(workdir, task, steps))
+
+
+def answer(mixed: Path, task: str, output: Path) -> None:
+    """Scores the model of all tasks on what a task's own model is scored on, if it is not yet."""
+    if (output / "summary.json").exists():
+        return
+    split = f"--config.eval.splits=('{SPLIT.get(task, 'test')}',)"
+    run(
+        "eval", f"--config={CONFIG}:alone={task}", split, f"--workdir={mixed}", f"--output={output}"
+    )
+
+
+def run(*words: str) -> None:
+    """One command of the program."""
+    command = [sys.executable, str(ROOT / "run.py"), *words]
     print(" ".join(command), flush=True)
     subprocess.run(command, check=True)
 
@@ -120,14 +139,19 @@ def of_step(batches: Batches, step: int) -> dict[str, int]:
     return {names[task]: int(n) for task, n in zip(tasks.tolist(), numbers, strict=True)}
 
 
-def compared(task: str, mixed: Path, alone: Path, tokens: int, steps: int) -> list[dict[str, Any]]:
-    """One row a metric of a task."""
-    both = {"mixed": read_json(mixed / "summary.json"), "alone": read_json(alone / "summary.json")}
+def compared(
+    task: str, answered: Path, alone: Path, tokens: int, steps: int
+) -> list[dict[str, Any]]:
+    """One row a metric of a task; `answered` holds what the model of all tasks has."""
+    both = {
+        side: read_json(folder / "summary.json")
+        for side, folder in (("mixed", answered), ("alone", alone))
+    }
     rows = []
     for metric in METRICS[task]:
         name = f"{SPLIT.get(task, 'test')}/task:{task}/{metric}"
         figures = {side: summary.get(name) for side, summary in both.items()}
-        beside = {side: both["mixed"].get(f"{side}/{name}") for side in ("commonest", "gold")}
+        beside = {side: both["alone"].get(f"{side}/{name}") for side in ("commonest", "gold")}
         rows.append(
             {"task": task, "metric": metric, "supervised_tokens": tokens, "steps_alone": steps}
             | figures

@@ -21,11 +21,12 @@ from __future__ import annotations
 import random
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 from dlm.core.config import parse
@@ -43,7 +44,7 @@ SILENCE = "<SILENCE>"
 NO_RESULT = f"{CALL} no result"
 SLOTS = ("cuisine", "location", "number", "price")
 TASK_6_SLOTS = ("cuisine", "location", "price")
-CONSONANTS, VOWELS = "bcdfghjklmnprstvwz", "aeiou"  # of made-up names
+LENGTHS = (3, 10)  # letters of a made-up name
 # Relations whose values differ between test and test_oov; all other words are shared.
 OPEN_RELATIONS = ("cuisine", "location")
 
@@ -170,7 +171,10 @@ def rename(dialogue: Dialogue, number: int) -> Dialogue:
     The names are drawn by the id of the dialogue and the number of the copy.
     """
     entities = dialogue.meta["entities"]
-    made = _made_up(random.Random(f"{dialogue.id}/{number}"), len(entities))
+    told = [m for m in dialogue.messages if m.role == "user" or m.channel == "reply"]
+    said = " ".join(map(message_text, told))
+    rng = random.Random(f"{dialogue.id}/{number}")
+    made = _made_up(rng, len(entities), sorted({*re.findall("[a-z]+", said)} - {*entities}))
     names = dict(zip(entities, made, strict=True))
     words = "|".join(map(re.escape, names)) or "(?!)"
     pattern = re.compile(rf"(?<![a-z])({words})(?![a-z])")
@@ -194,12 +198,21 @@ def rename(dialogue: Dialogue, number: int) -> Dialogue:
     )
 
 
-def _made_up(rng: random.Random, count: int) -> list[str]:
-    """So many different names of 4 to 9 letters."""
+def _made_up(rng: random.Random, count: int, words: Sequence[str]) -> list[str]:
+    """So many different names, put together of single letters and snippets of the words.
+
+    What is copied should look like any name: of syllables alone a model learns to copy syllables.
+    """
     names: dict[str, None] = {}
     while len(names) < count:
-        syllables = (rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(rng.randint(2, 4)))
-        names["".join(syllables) + rng.choice(["", *CONSONANTS])] = None
+        length, name = rng.randint(*LENGTHS), ""
+        while len(name) < length:
+            word = rng.choice(words)
+            start = rng.randrange(len(word))
+            snippet = word[start : start + rng.randint(1, 4)]
+            name += rng.choice([snippet, rng.choice(ascii_lowercase)])
+        if name[:length] not in words:
+            names[name[:length]] = None
     return list(names)
 
 
