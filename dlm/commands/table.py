@@ -7,7 +7,8 @@
 Runs lie in DIR/runs (default DIR: `runs/NAME`), each under its name and identity: a finished one is
 never made again, a stopped one goes on, a failed one stands in the table with its reason and is
 tried again by the next call. The table shows every row and seed of the experiment; --only and
---seeds say which of them are made now. --quick makes the experiment's short version, of the same
+--seeds say which of them are made now; a row that --only leaves out need not be possible here (its
+checkpoint may be absent). --quick makes the experiment's short version, of the same
 rows, beside it in DIR/quick. --dry-run lists the runs and, of each row and task, times a few steps
 of training. Each of N processes gets its share of the cores and GPUs; Ctrl-C loses nothing.
 
@@ -20,7 +21,7 @@ be on a file system that all nodes see. Ctrl-C leaves the jobs: the same command
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -67,8 +68,9 @@ def run(argv: list[str]) -> int:
     if quick:
         table = replace(table, seeds=table.quick_seeds)
     folder = Path(given["workdir"] or f"runs/{path.stem}") / ("quick" if quick else "")
-    expanded = partial(expand, table, folder, resolver(), quick=quick)
-    chosen = partial(choose, table, only=given["only"], seeds=given["seeds"])
+    rows = rows_of(table, given["only"])
+    expanded = partial(expand, table, folder, resolver(), quick=quick, rows=rows)
+    chosen = partial(choose, table, rows=rows, seeds=given["seeds"])
     runs = expanded()
     if dry:
         for line in describe(chosen(runs), int(processes or 1)):
@@ -133,28 +135,40 @@ def unclaimed(words: Sequence[str]) -> Setup:
     return Unclaimed(options)
 
 
-def choose(table: Table, runs: list[Job], only: str | None, seeds: str | None) -> list[Job]:
-    """The runs that `--only` (a row's name, or several with commas) and `--seeds` leave.
+def rows_of(table: Table, only: str | None) -> set[str]:
+    """The rows that `--only` (a row's name, or several with commas) asks for; without it, all.
 
-    Rows that a chosen one begins from are chosen with it.
+    Rows that one of them begins from are asked for with it.
 
     Raises:
-      UserError: a row or seed is not of the table.
+      UserError: a row is not of the table.
     """
     rows = [variant.name for variant in table.variants]
     names = rows if only is None else [only] if only in rows else only.split(",")
-    numbers = [str(seed) for seed in table.seeds]
-    kept = numbers if seeds is None else seeds.split(",")
-    for flag, wanted, there in (("only", names, rows), ("seeds", kept, numbers)):
-        for name in wanted:
-            if name not in there:
-                raise UserError(
-                    f"--{flag}: {name!r} is not in the table; it has {', '.join(there)}"
-                )
+    check_there("only", names, rows)
     needed = set(names)
     for variant in reversed(table.variants):
         needed |= set(variant.sources.values()) if variant.name in needed else set()
-    return [run for run in runs if run.variant.name in needed and str(run.seed) in kept]
+    return needed
+
+
+def choose(table: Table, runs: list[Job], rows: Collection[str], seeds: str | None) -> list[Job]:
+    """The runs of these rows that `--seeds` leaves.
+
+    Raises:
+      UserError: a seed is not of the table.
+    """
+    numbers = [str(seed) for seed in table.seeds]
+    kept = numbers if seeds is None else seeds.split(",")
+    check_there("seeds", kept, numbers)
+    return [run for run in runs if run.variant.name in rows and str(run.seed) in kept]
+
+
+def check_there(flag: str, wanted: Sequence[str], there: Sequence[str]) -> None:
+    """Refuses a flag that names what the table has not."""
+    for name in wanted:
+        if name not in there:
+            raise UserError(f"--{flag}: {name!r} is not in the table; it has {', '.join(there)}")
 
 
 def state(run: Job) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -39,8 +39,9 @@ class Job:
     Attributes:
       variant, task, seed: what it is for.
       words: of its command line, behind the verb, without the workdir.
-      config: resolved and flat.
-      identity: equal ones are one run; "" while a run that it begins from is not done.
+      config: resolved and flat; empty where it is wrong and not asked for.
+      identity: equal ones are one run; "" while a run that it begins from is not done, or without
+        a config.
       workdir: where it lives.
     """
 
@@ -53,21 +54,30 @@ class Job:
     workdir: Path
 
 
-def expand(table: Table, folder: Path, resolve: Resolve, *, quick: bool = False) -> list[Job]:
+def expand(
+    table: Table,
+    folder: Path,
+    resolve: Resolve,
+    *,
+    quick: bool = False,
+    rows: Collection[str] | None = None,
+) -> list[Job]:
     """All runs of a table, checked; two of one identity share a workdir.
 
     Overrides of the task come first, then the table's quick ones, then the variant's. A run that
-    begins from another's has no identity until that one is done.
+    begins from another's has no identity until that one is done; nor has one of a row that is not
+    asked for and whose config is wrong here, for instance for want of a checkpoint.
 
     Args:
       table: the declaration.
       folder: holds `runs/NAME-IDENTITY`, the identity cut to 8 digits.
       resolve: the words of a command line -> what they mean.
       quick: the version of minutes.
+      rows: names of the variants that are asked for; None = all.
 
     Raises:
-      UserError: a config is wrong, a row differs from its base in other keys than it declares, or
-        the best checkpoint would not be chosen by a validation figure.
+      UserError: a config of these is wrong, a row differs from its base in other keys than it
+        declares, or the best checkpoint would not be chosen by a validation figure.
     """
     runs: dict[tuple[str, str, int], Job] = {}
     workdirs: dict[str, Path] = {}
@@ -78,9 +88,12 @@ def expand(table: Table, folder: Path, resolve: Resolve, *, quick: bool = False)
             words = words_of(table, variant, task, seed, read, quick=quick)
             try:
                 config, identity = resolve(words, identified=all(map(done, sources.values())))
+                check_selection(config["train.metric"])
             except UserError as error:
-                raise UserError(f"variant {variant.name!r}, task {task.name!r}: {error}") from None
-            check_selection(config["train.metric"], variant, task)
+                if rows is None or variant.name in rows:
+                    where = f"variant {variant.name!r}, task {task.name!r}"
+                    raise UserError(f"{where}: {error}") from None
+                config, identity = {}, ""
             name = f"{slug(variant.name)}-{slug(task.name)}-{seed}"
             known = folder / "runs" / name
             if identity:
@@ -90,7 +103,7 @@ def expand(table: Table, folder: Path, resolve: Resolve, *, quick: bool = False)
     for run in runs.values():
         base = table.base_of(run.variant)
         other = base and runs.get((base.name, run.task.name, run.seed))
-        if other:
+        if other and run.config and other.config:
             check_difference(run, other)
     return list(runs.values())
 
@@ -110,12 +123,12 @@ def words_of(
     return [f"--config={task.config}", *flags, f"--config.seed={seed}"]
 
 
-def check_selection(metric: str, variant: Variant, task: Task) -> None:
+def check_selection(metric: str) -> None:
     """Refuses a run whose best checkpoint is chosen by anything but validation."""
     if not metric.startswith("validation/"):
         raise UserError(
-            f"variant {variant.name!r}, task {task.name!r}: train.metric={metric!r} would choose "
-            "the checkpoint by what is no validation figure; name one, 'validation/...'"
+            f"train.metric={metric!r} would choose the checkpoint by what is no validation figure; "
+            "name one, 'validation/...'"
         )
 
 

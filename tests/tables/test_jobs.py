@@ -114,6 +114,23 @@ def test_what_is_refused(tmp_path, variants, message):
     assert message in str(error.value)
 
 
+def test_a_row_that_is_not_asked_for_may_be_impossible_here(tmp_path):
+    """It has no identity, so it counts as not run; whatever else is wrong in it waits with it."""
+    rows = table(Variant("plain"), Variant("tuned", {"init": "no/checkpoint"}))
+
+    def offline(words: list[str], *, identified: bool = True) -> Resolved:
+        if "--config.init=no/checkpoint" in words:
+            raise UserError("cannot be fetched")
+        return resolve(words, identified=identified)
+
+    plain, tuned = expand(rows, tmp_path, offline, rows={"plain"})[::4]
+    assert plain.identity
+    assert (tuned.variant.name, tuned.identity, tuned.config) == ("tuned", "", {})
+    for asked in (None, {"plain", "tuned"}):
+        with pytest.raises(UserError, match=r"'tuned', task 'a': cannot be fetched"):
+            expand(rows, tmp_path, offline, rows=asked)
+
+
 def run(overrides: dict[str, Any], **config: Any) -> Job:
     return Job(Variant("x", overrides), Task("a", "a.py"), 0, (), config, "", Path("x"))
 
