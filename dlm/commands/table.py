@@ -8,9 +8,9 @@ Runs lie in DIR/runs (default DIR: `runs/NAME`), each under its name and identit
 never made again, a stopped one goes on, a failed one stands in the table with its reason and is
 tried again by the next call. The table shows every row and seed of the experiment; --only and
 --seeds say which of them are made now; a row that --only leaves out need not be possible here (its
-checkpoint may be absent). --quick makes the experiment's short version, of the same
-rows, beside it in DIR/quick. --dry-run lists the runs and, of each row and task, times a few steps
-of training. Each of N processes gets its share of the cores and GPUs; Ctrl-C loses nothing.
+checkpoint may be absent). --quick makes the experiment's short version, of the same rows, beside it
+in DIR/quick. --dry-run lists the runs and, of each row and task, times a few steps of training.
+Each of N processes gets its share of the cores and GPUs; Ctrl-C loses nothing.
 
 --launcher=slurm makes the runs as one array of Slurm jobs, at most N at a time where it is given.
 --slurm.OPTION=VALUE is sbatch's --OPTION, for all of them: --slurm.partition=gpu,

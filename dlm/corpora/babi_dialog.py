@@ -207,7 +207,7 @@ def _made_up(rng: random.Random, count: int, words: Sequence[str]) -> list[str]:
     while len(names) < count:
         length, name = rng.randint(*LENGTHS), ""
         while len(name) < length:
-            word = rng.choice(words)
+            word = rng.choice(words or ascii_lowercase)
             start = rng.randrange(len(word))
             snippet = word[start : start + rng.randint(1, 4)]
             name += rng.choice([snippet, rng.choice(ascii_lowercase)])

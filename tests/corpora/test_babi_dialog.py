@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from dlm.core.errors import UserError
@@ -215,11 +218,29 @@ def test_of_the_published_splits_training_alone_is_renamed(small_corpus, tmp_pat
 
 
 def test_one_chooses_by_renamed_validation_dialogues(small_corpus, tmp_path):
-    """Those of validation, once each, with names that neither training nor a test set has."""
+    """Those of validation, once each, with made-up names; validation itself stays as published."""
     prepared = registry.prepare("babi_dialog", {"path": str(small_corpus)}, tmp_path / "built")
     plain, renamed = (prepared.splits[name] for name in ("validation", "validation_renamed"))
     assert list(renamed) == [rename(dialogue, 0) for dialogue in plain]
     assert renamed[0].id == "task5-validation-0-renamed-0"
+    assert plain[0].messages[2].content == "a table in paris" != renamed[0].messages[2].content
+
+
+def test_made_up_names_are_of_any_letters(tmp_path):
+    """Three consonants or vowels stand in a row, too; no name is a word of the dialogue.
+
+    A dialogue that says nothing is renamed as well.
+    """
+    (told, _) = read_text(tmp_path, TASK_5, 5)
+    names = [name for n in range(300) for name in rename(told, n).meta["entities"]]
+    assert {len(name) for name in names} == set(range(3, 11))
+    assert set("".join(names)) == set("abcdefghijklmnopqrstuvwxyz")
+    assert any(re.search("[^aeiou]{3}", name) for name in names)
+    assert any(re.search("[aeiou]{3}", name) for name in names)
+    assert not {"table", "option", "for", "into"} & set(names)
+    calls = tuple(m for m in told.messages if m.channel == "call")
+    silent = rename(replace(told, messages=calls), 0)
+    assert silent.messages[0].arguments["cuisine"] in silent.meta["entities"]
 
 
 def test_results_may_be_context_and_names_untold(small_corpus, tmp_path):
