@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dlm.core.errors import UserError
-from dlm.corpora.mixture import tempered, weighted
+from dlm.corpora.mixture import Chosen, tempered, weighted
 from dlm.corpora.notices import notices
 from dlm.corpora.registry import Card, Prepared, prepare
 
@@ -67,16 +67,16 @@ def test_parts_come_in_turn_under_their_names(tmp_path):
     assert "test holds nothing of a" in notices(mixed)
 
 
-@pytest.mark.parametrize("split", ["train", "validation"])
-def test_a_slice_of_a_split_is_its_dialogues(tmp_path, split):
-    """Training dialogues are in their order, held-out ones in one of their own; both are sliced."""
+def test_a_slice_of_a_split_is_its_dialogues(tmp_path):
+    """Of a mixture's split, and of a part of which some dialogues are taken in an order."""
     texts = [[f"{part}{i}" for i in range(5)] for part in "abcd"]
     a, b = own(tmp_path, "a", *texts[:2]), own(tmp_path, "b", *texts[2:])
-    dialogues = mix(tmp_path, {"a": a, "b": b}).splits[split]
-    one_by_one = list(dialogues)
-    assert len(one_by_one) == len(dialogues) == 10
-    for part in (slice(2, 5), slice(None, None, -3), slice(-2, None), slice(8, 99), slice(4, 4)):
-        assert dialogues[part] == one_by_one[part]
+    mixed = mix(tmp_path, {"a": a, "b": b}).splits["train"]
+    for dialogues in (mixed, Chosen(mixed, np.array([9, 0, 7, 1, 2, 3, 4, 5, 6, 8]))):
+        one_by_one = list(dialogues)
+        assert len(one_by_one) == len(dialogues) == 10
+        for part in (slice(2, 5), slice(None, None, -3), slice(-2, None), slice(8, 99), slice(0)):
+            assert dialogues[part] == one_by_one[part]
 
 
 def test_parts_are_built_as_themselves(tmp_path):
