@@ -22,19 +22,22 @@ def get_config(arg: str = "task=5") -> ConfigDict:
 
     config.data.name = "babi_dialog"
     config.data.options = ConfigDict({"task": task})
-    config.data.length = 1152
-    config.data.rows = 8
+    if task == 3:  # its places and cuisines are paired anew in the test: pairs are not to be learned
+        config.data.options.renamed, config.data.options.names = 15, "known"
+    config.data.length = 2304
+    config.data.rows = 4
     config.tokenizer.vocab_size = 1024
 
     config.model.num_layers = 2
     config.model.width = 128
     config.model.num_heads = 4
-    config.model.max_length = 1536
+    config.model.max_length = 2304
+    config.model.init_stddev = 0.06
 
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.learning_rate = 3e-3
     config.optimizer.weight_decay = 0.1
     config.optimizer.warmup = 0.04
-    config.train.steps = 1700 if task in (3, 5, 6) else 600
+    config.train.steps = {3: 800, 5: 1000, 6: 1000}.get(task, 400)
     config.train.eval_every = config.train.steps // 5
     config.train.metric = "validation/response_accuracy"
     config.eval.splits = ("test", "test_oov") if task < 6 else ("test",)

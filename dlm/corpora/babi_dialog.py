@@ -91,8 +91,10 @@ class Options:
       path: folder of the published files; empty: `$DLM_DATA_DIR/dialog-babi`.
       entities: whether the names that a dialogue speaks of are told to the tokenizer, which then
         spells known and unknown ones alike, in small pieces.
-      renamed: copies of every training dialogue, in place of it, each with other made-up names for
-        its cuisines and locations; as many as the epochs to be trained = new names every epoch.
+      renamed: copies of every training dialogue, in place of it, each with other names for its
+        cuisines and locations; as many as the epochs to be trained = new names every epoch.
+      names: where they are from: "made up", or "known" = the names of all training dialogues, each
+        for another of its kind: it is not known any more which restaurants a place has.
       results: the role of what a call returned: "tool", or "context" like facts known before.
     """
 
@@ -100,11 +102,14 @@ class Options:
     path: str = ""
     entities: bool = True
     renamed: int = 0
+    names: str = "made up"
     results: str = "tool"
 
     def __post_init__(self) -> None:
         if self.renamed < 0:
             raise ValueError(f"renamed={self.renamed} must be a number of copies, or 0")
+        if self.names not in ("made up", "known"):
+            raise ValueError(f"names={self.names!r} is neither 'made up' nor 'known'")
         if self.results not in ("tool", "context"):
             raise ValueError(f"results={self.results!r} is neither 'tool' nor 'context'")
 
@@ -157,25 +162,49 @@ def find_files(config: Options) -> dict[str, Path]:
 
 def _split(config: Options, path: Path, split: str, copies: int = 0) -> Iterator[Dialogue]:
     """The dialogues of a file, as the options ask for them; or so many renamed copies of each."""
+    known: list[list[str]] = []
+    if copies and split == "train" and config.names == "known":
+        known = known_names(read_dialogues(path, config.task, split))
     dialogues = read_dialogues(path, config.task, split)
     for dialogue in counted(dialogues, COUNTS[config.task][split], path, CARD):
-        for told in [rename(dialogue, n) for n in range(copies)] or [dialogue]:
+        for told in [rename(dialogue, n, known) for n in range(copies)] or [dialogue]:
             if config.results == "context":
                 told = replace(told, messages=tuple(map(_as_context, told.messages)))
             yield told if config.entities else replace(told, meta={})
 
 
-def rename(dialogue: Dialogue, number: int) -> Dialogue:
-    """A copy whose cuisines and locations have made-up names, the same wherever one stands.
+def known_names(dialogues: Iterable[Dialogue]) -> list[list[str]]:
+    """The words of the names of each open relation; one that is of two is with the first."""
+    found: dict[str, set[str]] = {relation: set() for relation in OPEN_RELATIONS}
+    for dialogue in dialogues:
+        for relation, words in dialogue.meta["names"].items():
+            found[relation].update(words)
+    cuisines, locations = found.values()
+    return [sorted(cuisines), sorted(locations - cuisines)]
+
+
+def rename(dialogue: Dialogue, number: int, known: Sequence[Sequence[str]] = ()) -> Dialogue:
+    """A copy whose cuisines and locations have other names, the same wherever one stands.
 
     The names are drawn by the id of the dialogue and the number of the copy.
+
+    Args:
+      dialogue: of this corpus.
+      number: of the copy.
+      known: lists of words, of which each stands for another of its list; () = made-up words.
     """
     entities = dialogue.meta["entities"]
-    told = [m for m in dialogue.messages if m.role == "user" or m.channel == "reply"]
-    said = " ".join(map(message_text, told))
     rng = random.Random(f"{dialogue.id}/{number}")
-    made = _made_up(rng, len(entities), sorted({*re.findall("[a-z]+", said)} - {*entities}))
-    names = dict(zip(entities, made, strict=True))
+    if known:
+        other = {
+            a: b for kind in known for a, b in zip(kind, rng.sample(kind, len(kind)), strict=True)
+        }
+        names = {entity: other.get(entity, entity) for entity in entities}
+    else:
+        told = [m for m in dialogue.messages if m.role == "user" or m.channel == "reply"]
+        said = " ".join(map(message_text, told))
+        made = _made_up(rng, len(entities), sorted({*re.findall("[a-z]+", said)} - {*entities}))
+        names = dict(zip(entities, made, strict=True))
     words = "|".join(map(re.escape, names)) or "(?!)"
     pattern = re.compile(rf"(?<![a-z])({words})(?![a-z])")
 
@@ -194,7 +223,7 @@ def rename(dialogue: Dialogue, number: int) -> Dialogue:
         dialogue,
         id=f"{dialogue.id}-renamed-{number}",
         messages=tuple(messages),
-        meta={"entities": sorted(made)},
+        meta={"entities": sorted(names.values())},
     )
 
 
@@ -238,24 +267,26 @@ def read_dialogues(path: str | Path, task: int, split: str) -> Iterator[Dialogue
 def parse_dialogue(lines: Iterable[tuple[str, str]], id: str, task: int) -> Dialogue:
     """Turns the lines of one dialogue, each with its place for errors, into messages.
 
-    `meta.entities` are the cuisines and locations spoken of: `test_oov` has others, and the names
-    of its restaurants are made of them, so a tokenizer should spell them in small pieces.
+    `meta.entities` are the words of the cuisines and locations spoken of, `meta.names` the same by
+    relation: `test_oov` has others, and the names of its restaurants are made of them, so a
+    tokenizer should spell them in small pieces.
     """
     messages: list[Message] = []
-    entities: set[str] = set()
+    names: dict[str, set[str]] = {relation: set() for relation in OPEN_RELATIONS}
     fields = (_fields(line, where) for where, line in lines)
     for is_turn, group in groupby(fields, key=lambda line: len(line) == 2):
         if is_turn:
             for user, bot in group:
                 messages += _turn_messages(user, bot, task, messages[-1:])
-                entities.update(_open_values((messages[-1].arguments or {}).items()))
+                _note_names((messages[-1].arguments or {}).items(), names)
         else:
             facts = list(group)
             after_call = bool(messages) and messages[-1].channel == "call"
             messages.append(_facts_message(facts, after_call=after_call))
-            entities.update(_open_values((relation, value) for _, relation, value in facts))
-    parts = sorted({part for entity in entities for part in entity.split("_")})
-    return Dialogue(id=id, messages=tuple(messages), task=f"task{task}", meta={"entities": parts})
+            _note_names(((relation, value) for _, relation, value in facts), names)
+    entities = sorted(set().union(*names.values()))
+    meta = {"entities": entities, "names": {k: sorted(words) for k, words in names.items()}}
+    return Dialogue(id=id, messages=tuple(messages), task=f"task{task}", meta=meta)
 
 
 def published_text(message: Message, task: int) -> str:
@@ -270,8 +301,11 @@ def _slots(task: int) -> tuple[str, ...]:
     return TASK_6_SLOTS if task == 6 else SLOTS
 
 
-def _open_values(pairs: Iterable[tuple[str, str]]) -> set[str]:
-    return {value for relation, value in pairs if relation in OPEN_RELATIONS}
+def _note_names(pairs: Iterable[tuple[str, str]], names: Mapping[str, set[str]]) -> None:
+    """Adds the words of open relations' values; pairs are relation and value."""
+    for relation, value in pairs:
+        if relation in names:
+            names[relation].update(value.split("_"))
 
 
 def _fields(line: str, where: str) -> tuple[str, ...]:

@@ -10,7 +10,14 @@ import pytest
 
 from dlm.core.errors import UserError
 from dlm.corpora import babi_dialog, registry
-from dlm.corpora.babi_dialog import COUNTS, SPLITS, published_text, read_dialogues, rename
+from dlm.corpora.babi_dialog import (
+    COUNTS,
+    SPLITS,
+    known_names,
+    published_text,
+    read_dialogues,
+    rename,
+)
 from dlm.dialogue.schema import Dialogue, Message, response_units, validate
 
 TASK_5 = """\
@@ -200,6 +207,38 @@ def test_names_are_made_up_alike_in_the_whole_dialogue(tmp_path):
     assert new.messages[9].arguments["price"] == "cheap"
     assert rename(told, 0) == new != rename(told, 1)
     assert new.id == "task5-train-0-renamed-0"
+
+
+def test_known_names_change_places(tmp_path):
+    """Each stands for another of its kind wherever it stands, and two for no third."""
+    facts = TASK_5.replace("resto_a R_rating 3", "resto_paris_thai R_location paris")
+    told = list(read_text(tmp_path, facts, 5))
+    assert told[0].meta["names"] == {"cuisine": ["italian", "thai"], "location": ["paris"]}
+    assert known_names(told) == [["italian", "thai"], ["paris"]]
+    known = [["italian", "thai", "lebanese"], ["paris", "rome"]]
+    found = set()
+    for number in range(40):
+        new = rename(told[0], number, known)
+        cuisine, location = (new.messages[5].arguments[k] for k in ("cuisine", "location"))
+        thai = new.messages[9].arguments["cuisine"]
+        assert f"resto_{location}_{thai} location {location}" in new.messages[10].content
+        assert new.meta["entities"] == sorted({cuisine, location, thai})
+        found.add((cuisine, thai, location))
+    pairs = [(a, b) for a in known[0] for b in known[0] if a != b]
+    assert found == {(*pair, location) for pair in pairs for location in known[1]}
+
+
+def test_names_of_training_are_made_up_or_known(small_corpus, tmp_path):
+    """Known ones are of the training file; to choose by are made-up ones, whatever is trained."""
+    options = {"path": str(small_corpus), "renamed": 4, "names": "known"}
+    prepared = registry.prepare("babi_dialog", options, tmp_path / "built")
+    plain = registry.prepare("babi_dialog", {"path": str(small_corpus)}, tmp_path / "built")
+    known = {name for dialogue in plain.splits["train"] for name in dialogue.meta["entities"]}
+    said = {name for dialogue in prepared.splits["train"] for name in dialogue.meta["entities"]}
+    assert said == known
+    assert list(prepared.splits["validation_renamed"]) == list(plain.splits["validation_renamed"])
+    with pytest.raises(UserError, match="names='new' is neither 'made up' nor 'known'"):
+        registry.prepare("babi_dialog", options | {"names": "new"}, tmp_path / "built")
 
 
 def test_of_the_published_splits_training_alone_is_renamed(small_corpus, tmp_path):
