@@ -27,7 +27,7 @@ def describe_environment() -> dict[str, Any]:
         "devices": [device.device_kind for device in jax.devices()],
         "processes": jax.process_count(),
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
-        "command": sys.argv,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "commit": commit(),
     }
 

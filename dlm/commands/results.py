@@ -1,6 +1,7 @@
 """Lists and compares runs, writes a report of them, and scores predictions again.
 
     python run.py results --workdir=DIR [--where key=value] [--compare=RUN,RUN] [--html=FILE]
+                          [--keep=DIR2]
     python run.py results --rescore=PREDICTIONS.jsonl --config=FILE[:ARG] [--split=NAME]
     python run.py results --collect=DIR --output=FILE
 
@@ -8,7 +9,9 @@ DIR holds runs, in folders below it; its results.sqlite is made anew from them. 
 whose config has the value, and may be repeated. --compare shows two runs side by side: their
 configs, their figures, and the responses that only one of them has right; a RUN that begins the
 names of several seeds stands for all of them, paired by seed. --html writes the same as a page,
-with the learning curves.
+with the learning curves. --keep copies the finished ones to DIR2 without their weights, with the
+table above them: what is small enough for a repository, and enough for `table` to write it anew
+from DIR2 without making those runs again.
 
 --rescore scores a file of predictions without a model, also one from elsewhere: a line holds
 `dialogue` (its id), `unit` (which of its responses, from 0) and `predicted` (its messages). The
@@ -44,7 +47,7 @@ def run(argv: list[str]) -> int:
     if predictions:
         return rescore(Path(predictions), rest)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("workdir", "compare", "html", "collect", "output"):
+    for name in ("workdir", "compare", "html", "keep", "collect", "output"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--where", action="append", default=[])
     given, unknown = parser.parse_known_args(rest)
@@ -66,6 +69,10 @@ def run(argv: list[str]) -> int:
         page = overview.report(Path(given.workdir), found, grids, picture(found), target)
         write_atomic(target, page)
         print(f"report: {target}")
+    if given.keep:
+        copies = runs.keep(found, Path(given.workdir), Path(given.keep))
+        size = sum(path.stat().st_size for path in copies)
+        print(f"kept: {len(copies)} files, {size / 1e6:.1f} MB, in {given.keep}")
     return 0
 
 

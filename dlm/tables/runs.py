@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,13 @@ from typing import Any
 from dlm.core.config import flat
 from dlm.core.errors import UserError
 from dlm.tables.store import STORE_FILE, Record, Store
+
+# Of a run, what its cells are made of, and of a table's folder what is to be looked at.
+KEPT = (
+    *("config.json", "identity.json", "environment.json", "signatures.json", "summary.json"),
+    *("metrics.jsonl", "predictions/*.jsonl"),
+)
+PRINTED = ("table.*", "plots/*")
 
 
 def find(folder: Path) -> list[Record]:
@@ -22,6 +30,24 @@ def find(folder: Path) -> list[Record]:
     if not folder.is_dir() or not (found := Store(folder / STORE_FILE).rebuild([folder])):
         raise UserError(f"{folder} holds no run; name the folder that --workdir of train lay in")
     return found
+
+
+def keep(runs: Sequence[Record], folder: Path, target: Path) -> list[Path]:
+    """Copies finished runs without their weights, and the table above them; returns the copies.
+
+    They are small, lie as in `folder`, and for a table they are done: it is written anew from them
+    and their runs are not made again.
+    """
+    sources = [path for pattern in PRINTED for path in folder.glob(pattern)]
+    for run in runs:
+        if run.state == "done":
+            sources += [path for pattern in KEPT for path in Path(run.workdir).glob(pattern)]
+    copies = []
+    for source in sources:
+        copy = target / source.absolute().relative_to(folder.absolute())
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copies.append(Path(shutil.copy2(source, copy)))
+    return copies
 
 
 def where(runs: Sequence[Record], conditions: Sequence[str]) -> list[Record]:

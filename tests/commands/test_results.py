@@ -236,6 +236,26 @@ def test_predictions_of_other_data_are_refused(tmp_path, line, message):
         rescored(tmp_path, [prediction(1, True), line])
 
 
+def test_finished_runs_are_kept_without_their_weights(folder, tmp_path, capsys):
+    """What is kept lists and compares as before; the table lies above it."""
+    run = folder / "runs" / "low-0"
+    write_lines(run / "checkpoints" / "1" / "config.json", [{}])
+    (folder / "plots").mkdir()
+    for name in ("table.md", "plots/bars.png", "notes.txt"):
+        (folder / name).write_text(name)
+    target = tmp_path / "kept"
+    assert results(f"--workdir={folder}", "--compare=low,high", f"--keep={target}") == 0
+    *before, told = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"kept: \d+ files, 0\.0 MB, in {target}", told)
+    assert {path.name for path in target.iterdir()} == {"runs", "table.md", "plots"}
+    assert {path.name for path in (target / "runs" / "low-0").iterdir()} == {
+        *("config.json", "identity.json", "summary.json", "metrics.jsonl", "predictions"),
+    }
+    assert len(list((target / "runs").iterdir())) == 6  # neither stopped nor failed
+    assert results(f"--workdir={target}", "--compare=low,high") == 0
+    assert capsys.readouterr().out.splitlines() == before
+
+
 def test_tables_are_collected_into_one_file(tmp_path, capsys):
     for name in ("b", "a"):
         (tmp_path / "results" / name).mkdir(parents=True)

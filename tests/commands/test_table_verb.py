@@ -56,8 +56,8 @@ def write(folder: Path, more: str = "", **changes: object) -> Path:
     return path
 
 
-def words(path: Path, *more: str) -> list[str]:
-    workdir = f"--workdir={path.parent / 'table'}"
+def words(path: Path, *more: str, into: Path | None = None) -> list[str]:
+    workdir = f"--workdir={into or path.parent / 'table'}"
     return ["table", f"--experiment={path}", workdir, "--processes=2", *more]
 
 
@@ -84,6 +84,23 @@ def test_a_table_from_its_declaration_to_its_cells(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "train.metric='validation/nothing' is not evaluated" in printed
     assert "failed broken-chat-0" in printed
+
+    # Kept without weights, the runs are done: the same table is written from them in no time.
+    kept = tmp_path / "kept"
+    assert run.guarded(["results", f"--workdir={tmp_path / 'table'}", f"--keep={kept}"]) == 0
+    assert not list(kept.rglob("checkpoints"))
+    assert {one.name for one in (kept / "runs").iterdir()} == {
+        one.parent.name for one in (tmp_path / "table" / "runs").glob("*/summary.json")
+    }
+    stamps = {one: one.stat().st_mtime_ns for one in kept.rglob("summary.json")}
+    table = (kept / "table.csv").read_text().splitlines()
+    (kept / "table.csv").unlink()
+    assert run.guarded(words(path, "--only=plain,smooth", into=kept)) == 0
+    assert stamps == {one: one.stat().st_mtime_ns for one in kept.rglob("summary.json")}
+    again = (kept / "table.csv").read_text().splitlines()
+    for before, after in zip(table, again, strict=True):
+        assert before == after or ",broken," in after  # what failed is not kept
+    capsys.readouterr()
 
     # Common initial weights: before training both rows measure the same, seed by seed.
     before = {
