@@ -5,8 +5,8 @@
 SmolLM2 is tuned in its two highest layers and its last norm, for one epoch; the file of its weights
 is named by $SMOLLM2 (a GGUF file, a folder or the hub's name; default the hub's). The control, a
 linear SVM, is of `experiments/intents_svm.py`. Data: CLINC150 and BANKING77 under $DLM_DATA_DIR.
-Hardware: two CPU cores, 5 GB. Time: a few minutes a run from scratch; --dry-run says it. (--quick
-leaves the one epoch of SmolLM2 as it is: add `--only="from scratch"`.) Expected: not measured yet.
+Hardware: two CPU cores, 5 GB. Time: a few minutes a run from scratch; --dry-run says it.
+Expected: not measured yet.
 """
 
 from __future__ import annotations

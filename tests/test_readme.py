@@ -133,7 +133,7 @@ def test_the_ablation_is_a_table(in_folder):
     table = load(in_folder / "smoothing.py")
     assert [row.name for row in table.variants] == ["cross-entropy", "smoothed"]
     for task, row in product(table.tasks, table.variants):
-        changes = {**task.overrides, **table.quick, **row.overrides}
+        changes = {**task.overrides, **row.overrides, **table.quick}
         flags = [f"--config.{name}={value}" for name, value in changes.items()]
         config, _, rest = border.load([f"--config={task.config}", *flags])
         settings = border.parse(Settings, config, row.name)

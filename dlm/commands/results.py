@@ -11,7 +11,9 @@ configs, their figures, and the responses that only one of them has right; a RUN
 names of several seeds stands for all of them, paired by seed. --html writes the same as a page,
 with the learning curves. --keep copies the finished ones to DIR2 without their weights, with the
 table above them: what is small enough for a repository, and enough for `table` to write it anew
-from DIR2 without making those runs again.
+from DIR2 without making those runs again, as long as code and corpora are what they were (`table
+--dry-run` says which runs it would make). A row that begins from another's run cannot be made
+there: it needs the weights.
 
 --rescore scores a file of predictions without a model, also one from elsewhere: a line holds
 `dialogue` (its id), `unit` (which of its responses, from 0) and `predicted` (its messages). The

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -234,9 +234,9 @@ def write(table: Table, folder: Path, runs: Sequence[Job], *, quick: bool) -> st
 
 
 def provenance(records: Sequence[Record]) -> dict[str, str]:
-    """Commits, versions and devices of the runs, and when the last of them ended."""
+    """Commits, versions and devices of the runs, and when the last of them began."""
     found: dict[str, set[str]] = {"commit": set(), "jax": set(), "devices": set()}
-    ends = []
+    begun = []
     for record in records:
         workdir = Path(record.workdir)
         if not (workdir / "environment.json").exists():  # it failed before it began
@@ -245,9 +245,8 @@ def provenance(records: Sequence[Record]) -> dict[str, str]:
         found["commit"].add(record.commit or "unknown")
         found["jax"].add(environment["libraries"]["jax"])
         found["devices"].add(", ".join(environment["devices"]))
-        if record.state == "done":
-            ends.append((workdir / "summary.json").stat().st_mtime)
+        begun.append(environment.get("began", ""))
     said = {name: ", ".join(sorted(values)) for name, values in found.items() if values}
-    if ends:
-        said["last run"] = datetime.fromtimestamp(max(ends), UTC).strftime("%Y-%m-%d %H:%M UTC")
+    if last := max(begun, default=""):
+        said["last run began"] = f"{datetime.fromisoformat(last):%Y-%m-%d %H:%M} UTC"
     return said

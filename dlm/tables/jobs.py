@@ -64,7 +64,7 @@ def expand(
 ) -> list[Job]:
     """All runs of a table, checked; two of one identity share a workdir.
 
-    Overrides of the task come first, then the table's quick ones, then the variant's. A run that
+    Overrides of the task come first, then the variant's, then the table's quick ones. A run that
     begins from another's has no identity until that one is done; nor has one of a row that is not
     asked for and whose config is wrong here, for instance for want of a checkpoint.
 
@@ -104,7 +104,7 @@ def expand(
         base = table.base_of(run.variant)
         other = base and runs.get((base.name, run.task.name, run.seed))
         if other and run.config and other.config:
-            check_difference(run, other)
+            check_difference(run, other, table.quick if quick else ())
     return list(runs.values())
 
 
@@ -118,7 +118,7 @@ def words_of(
     table: Table, variant: Variant, task: Task, seed: int, read: Mapping[str, str], *, quick: bool
 ) -> list[str]:
     """The command line of a run; `read` are the workdirs that overrides name, by their keys."""
-    settings = {**task.overrides, **(table.quick if quick else {}), **variant.overrides, **read}
+    settings = {**task.overrides, **variant.overrides, **read, **(table.quick if quick else {})}
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
     return [f"--config={task.config}", *flags, f"--config.seed={seed}"]
 
@@ -132,15 +132,17 @@ def check_selection(metric: str) -> None:
         )
 
 
-def check_difference(run: Job, base: Job) -> None:
+def check_difference(run: Job, base: Job, same: Collection[str] = ()) -> None:
     """Refuses two runs that differ in other keys than their rows declare.
 
-    Declared are the overrides that one has and the other has not, or has with another value.
+    Declared are the overrides that one has and the other has not, or has with another value; the
+    keys of `same` are set alike in both, whatever their rows say.
     """
     ours, theirs = run.variant.overrides, base.variant.overrides
     keys = ours.keys() | theirs.keys()
     declared = {key for key in keys if key not in ours or key not in theirs}
     declared |= {key for key in keys - declared if ours[key] != theirs[key]}
+    declared -= {*same}
     settings = run.config.keys() | base.config.keys()
     absent = object()
     differing = {

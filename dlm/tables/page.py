@@ -175,7 +175,8 @@ def _evidence(
     for seed, value, state, reason, workdir, command in zip(table.seeds, *runs, strict=True):
         said = f"{state}: {reason}" if reason else state
         shown = "" if value is None else figure(value, column)
-        files = " ".join(f'<a href="{link(Path(workdir, n), folder)}">{n}</a>' for n in FILES)
+        there = [path for path in (Path(workdir, name) for name in FILES) if path.exists()]
+        files = " ".join(f'<a href="{link(path, folder)}">{path.name}</a>' for path in there)
         where = f'<a href="{link(workdir, folder)}">{escape(workdir)}</a><small>{files}</small>'
         rows.append(
             f"<tr><td>{seed}</td><td>{shown}</td><td>{escape(said)}</td><td>{where}</td>"

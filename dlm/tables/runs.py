@@ -16,7 +16,7 @@ from dlm.tables.store import STORE_FILE, Record, Store
 # Of a run, what its cells are made of, and of a table's folder what is to be looked at.
 KEPT = (
     *("config.json", "identity.json", "environment.json", "signatures.json", "summary.json"),
-    *("metrics.jsonl", "predictions/*.jsonl"),
+    *("metrics.jsonl", "model.json", "predictions/*.jsonl", "tokenizer/*"),
 )
 PRINTED = ("table.*", "plots/*")
 
@@ -36,8 +36,19 @@ def keep(runs: Sequence[Record], folder: Path, target: Path) -> list[Path]:
     """Copies finished runs without their weights, and the table above them; returns the copies.
 
     They are small, lie as in `folder`, and for a table they are done: it is written anew from them
-    and their runs are not made again.
+    and their runs are not made again. (A run that would begin from one of them needs its weights.)
+
+    Raises:
+      UserError: none is finished, or the target cannot hold copies: it is the folder, or in it, or
+        a file.
     """
+    inner, outer = target.resolve(), folder.resolve()
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise UserError(f"--keep={target} and {folder} lie one in the other; name another folder")
+    if target.exists() and not target.is_dir():
+        raise UserError(f"--keep={target} is a file; name a folder")
+    if not any(run.state == "done" for run in runs):
+        raise UserError(f"{folder} holds no finished run to keep")
     sources = [path for pattern in PRINTED for path in folder.glob(pattern)]
     for run in runs:
         if run.state == "done":

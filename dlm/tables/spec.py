@@ -188,7 +188,8 @@ class Table:
       tasks, columns, variants: see there; the first variant is the base of those that name none.
       seeds: of every cell.
       published: rows of others.
-      quick: overrides of all runs for a version of minutes over the same path.
+      quick: overrides of all runs, over those of their rows, for a version of minutes over the
+        same path.
       quick_seeds: its seeds.
       tradeoff: the titles of two columns that are drawn against each other; () = none are.
     """

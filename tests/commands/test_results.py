@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -236,24 +237,57 @@ def test_predictions_of_other_data_are_refused(tmp_path, line, message):
         rescored(tmp_path, [prediction(1, True), line])
 
 
-def test_finished_runs_are_kept_without_their_weights(folder, tmp_path, capsys):
-    """What is kept lists and compares as before; the table lies above it."""
+@pytest.fixture
+def target(tmp_path_factory):
+    return tmp_path_factory.mktemp("beside") / "kept"
+
+
+def test_finished_runs_are_kept_without_their_weights(folder, target, monkeypatch, capsys):
+    """What is kept lists and compares as before, its times too; the table lies above it."""
     run = folder / "runs" / "low-0"
     write_lines(run / "checkpoints" / "1" / "config.json", [{}])
-    (folder / "plots").mkdir()
-    for name in ("table.md", "plots/bars.png", "notes.txt"):
-        (folder / name).write_text(name)
-    target = tmp_path / "kept"
-    assert results(f"--workdir={folder}", "--compare=low,high", f"--keep={target}") == 0
+    read = ("environment.json", "signatures.json", "model.json", "tokenizer/tokenizer.json")
+    for path in (folder / "plots", run / "tokenizer"):
+        path.mkdir()
+    for path in (*(run / name for name in read), folder / "table.md", folder / "plots" / "a.png"):
+        path.write_text("{}")
+    (folder / "notes.txt").write_text("not a table's")
+    os.utime(run / "summary.json", (1, 1))
+    monkeypatch.chdir(folder)
+    assert results("--workdir=.", "--compare=low,high", f"--keep={target}") == 0
     *before, told = capsys.readouterr().out.splitlines()
     assert re.fullmatch(rf"kept: \d+ files, 0\.0 MB, in {target}", told)
     assert {path.name for path in target.iterdir()} == {"runs", "table.md", "plots"}
-    assert {path.name for path in (target / "runs" / "low-0").iterdir()} == {
-        *("config.json", "identity.json", "summary.json", "metrics.jsonl", "predictions"),
+    files = {str(p.relative_to(target / "runs/low-0")) for p in target.rglob("low-0/**/*.json*")}
+    assert files == {
+        *("config.json", "identity.json", "summary.json", "metrics.jsonl"),
+        *("predictions/test.jsonl", *read),
     }
+    assert (target / "runs/low-0/summary.json").stat().st_mtime == 1
     assert len(list((target / "runs").iterdir())) == 6  # neither stopped nor failed
     assert results(f"--workdir={target}", "--compare=low,high") == 0
     assert capsys.readouterr().out.splitlines() == before
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (".", "lie one in the other"),
+        ("runs/kept", "lie one in the other"),
+        ("..", "lie one in the other"),
+        ("../a.file", "is a file; name a folder"),
+    ],
+)
+def test_where_nothing_can_be_kept(folder, target, message):
+    (folder.parent / "a.file").write_text("")
+    with pytest.raises(UserError, match=message):
+        results(f"--workdir={folder}", f"--keep={folder / target}")
+
+
+def test_only_what_is_finished_is_kept(folder, target):
+    with pytest.raises(UserError, match="holds no finished run to keep"):
+        results(f"--workdir={folder / 'runs' / 'stopped'}", f"--keep={target}")
+    assert not target.exists()
 
 
 def test_tables_are_collected_into_one_file(tmp_path, capsys):

@@ -216,3 +216,9 @@ def test_a_row_that_begins_from_anothers_run_is_made_after_it(tmp_path, capsys):
         assert (
             identity["init"] == json.loads((ended.parent / "identity.json").read_text())["identity"]
         )
+    kept = tmp_path / "kept"
+    assert run.guarded(["results", f"--workdir={tmp_path / 'table'}", f"--keep={kept}"]) == 0
+    capsys.readouterr()
+    assert run.guarded(words(path, "--dry-run", "--only=longer", into=kept)) == 0
+    states = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert states == ["done"] * 4 + ["4"]

@@ -210,11 +210,13 @@ def test_names_are_made_up_alike_in_the_whole_dialogue(tmp_path):
 
 
 def test_known_names_change_places(tmp_path):
-    """Each stands for another of its kind wherever it stands, and two for no third."""
+    """Each stands for one of its kind, wherever it stands; two never for the same."""
     facts = TASK_5.replace("resto_a R_rating 3", "resto_paris_thai R_location paris")
     told = list(read_text(tmp_path, facts, 5))
     assert told[0].meta["names"] == {"cuisine": ["italian", "thai"], "location": ["paris"]}
     assert known_names(told) == [["italian", "thai"], ["paris"]]
+    both = replace(told[0], meta={"names": {"cuisine": [], "location": ["thai"]}})
+    assert known_names([told[0], both]) == [["italian", "thai"], ["paris"]]
     known = [["italian", "thai", "lebanese"], ["paris", "rome"]]
     found = set()
     for number in range(40):
@@ -226,16 +228,28 @@ def test_known_names_change_places(tmp_path):
         found.add((cuisine, thai, location))
     pairs = [(a, b) for a in known[0] for b in known[0] if a != b]
     assert found == {(*pair, location) for pair in pairs for location in known[1]}
+    twin = replace(told[0], id="twin")
+    same = [rename(told[0], n, known).messages == rename(twin, n, known).messages for n in range(9)]
+    assert not all(same)
 
 
 def test_names_of_training_are_made_up_or_known(small_corpus, tmp_path):
     """Known ones are of the training file; to choose by are made-up ones, whatever is trained."""
+    folder = small_corpus / "dialog-bAbI-tasks"
+    unseen = TASK_5.replace("thai", "korean").replace("paris", "seoul")
+    (folder / "dialog-babi-task5tst-OOV.txt").write_text(unseen)
     options = {"path": str(small_corpus), "renamed": 4, "names": "known"}
+    made_up = registry.prepare("babi_dialog", options | {"names": "made up"}, tmp_path / "built")
     prepared = registry.prepare("babi_dialog", options, tmp_path / "built")
     plain = registry.prepare("babi_dialog", {"path": str(small_corpus)}, tmp_path / "built")
     known = {name for dialogue in plain.splits["train"] for name in dialogue.meta["entities"]}
     said = {name for dialogue in prepared.splits["train"] for name in dialogue.meta["entities"]}
-    assert said == known
+    assert said == known == {"italian", "thai", "paris"}
+    calls = [m.arguments for d in prepared.splits["train"] for m in d.messages if m.arguments]
+    assert {call["location"] for call in calls} == {"paris"}
+    assert {call["cuisine"] for call in calls} == {"italian", "thai"}
+    others = {name for dialogue in made_up.splits["train"] for name in dialogue.meta["entities"]}
+    assert not others & known
     assert list(prepared.splits["validation_renamed"]) == list(plain.splits["validation_renamed"])
     with pytest.raises(UserError, match="names='new' is neither 'made up' nor 'known'"):
         registry.prepare("babi_dialog", options | {"names": "new"}, tmp_path / "built")

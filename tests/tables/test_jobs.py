@@ -48,13 +48,15 @@ def test_a_run_for_each_row_task_and_seed(tmp_path):
     assert len({run.workdir for run in runs}) == 6
 
 
-def test_the_quick_settings_stand_between_those_of_task_and_row(tmp_path):
-    row = Variant("more", {"train.steps": 9})
+def test_the_quick_settings_are_those_of_every_run(tmp_path):
+    """Also of a row that declares another value, which then is no difference to its base."""
+    row = Variant("more", {"train.steps": 9, "data.pack": False})
     rows = table(Variant("plain"), row, quick={"train.steps": 3, "data.rows": 2})
     runs = expand(rows, tmp_path, resolve, quick=True)
-    assert [run.config["train.steps"] for run in runs[::2]] == ["3", "3", "9", "9"]
+    assert [run.config["train.steps"] for run in runs] == ["3"] * len(runs)
     assert runs[0].config["data.rows"] == "2"
-    assert expand(rows, tmp_path, resolve)[0].config["train.steps"] == 100
+    whole = expand(rows, tmp_path, resolve)
+    assert [run.config["train.steps"] for run in whole[::2]] == [100, 100, "9", "9"]
 
 
 def test_equal_identities_are_one_run_also_of_an_earlier_table(tmp_path):
