@@ -22,7 +22,7 @@ def get_config(arg: str = "task=5") -> ConfigDict:
 
     config.data.name = "babi_dialog"
     config.data.options = ConfigDict({"task": task})
-    # No restaurant of task 3's test is in its training: which ones a place has is not to be learned.
+    # No restaurant of task 3's test is in its training: who serves what where is not to be learned.
     if task == 3:
         config.data.options.renamed, config.data.options.names = 15, "known"
     config.data.length = 2304
