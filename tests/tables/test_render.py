@@ -123,7 +123,11 @@ def test_the_page_fetches_nothing_and_runs_its_own_script_only(tmp_path):
     assert all(not re.match(r"\w+:|//", a["href"]) for a in read.all("a"))
 
 
-def test_every_cell_leads_to_its_seeds_commands_and_workdirs(tmp_path):
+def test_every_cell_leads_to_its_seeds_commands_and_workdirs(tmp_path, monkeypatch):
+    """And to those files of a workdir that are there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "base-5" / "predictions").mkdir(parents=True)
+    (tmp_path / "runs" / "base-5" / "config.json").write_text("{}")
     read = html(sample(), tmp_path / "tables")
     places = {a["id"] for a in read.all("details")}
     linked = [a["href"][1:] for a in read.all("a") if a["href"].startswith("#")]
@@ -132,6 +136,7 @@ def test_every_cell_leads_to_its_seeds_commands_and_workdirs(tmp_path):
     hrefs = {unquote(a["href"]) for a in read.all("a")}
     assert os.path.relpath("runs/base-5/config.json", tmp_path / "tables") in hrefs
     assert os.path.relpath("runs/base-5/predictions", tmp_path / "tables") in hrefs
+    assert not [href for href in hrefs if href.endswith(("log.txt", "report.html"))]
     commands = [text for tag, text in read.texts if tag == "code"]
     assert commands[:3] == list(sample().cells["base", "Accuracy"].commands)
 
