@@ -178,7 +178,7 @@ def state(run: Job) -> str:
 
 
 def describe(runs: Sequence[Job], processes: int) -> Iterator[str]:
-    """A line for each run as soon as it is timed, updates x a step; then the hours of all."""
+    """A line for each run; of one that is to be made, updates x a timed step; then the hours."""
     costs: dict[tuple[str, str], tuple[int, float]] = {}
     seconds, seen = 0.0, set()
     for run in runs:
@@ -186,13 +186,16 @@ def describe(runs: Sequence[Job], processes: int) -> Iterator[str]:
             rows = ", ".join(run.variant.sources.values())
             yield f"{'waits':<8} {run.workdir.name}: for {rows}, which is not done"
             continue
+        now = "as above" if run.identity in seen else state(run)
+        seen.add(run.identity)
+        if now == "done":
+            yield f"{now:<8} {run.workdir.name}"
+            continue
         key = run.variant.name, run.task.name
         if key not in costs:
             costs[key] = estimate(unclaimed(run.words))
         updates, step = costs[key]
-        now = "as above" if run.identity in seen else state(run)
-        seconds += updates * step * (now not in ("done", "as above"))
-        seen.add(run.identity)
+        seconds += updates * step * (now != "as above")
         cost = f"{updates:,} updates x {step:.3g} s = {updates * step / 60:.1f} min"
         yield f"{now:<8} {run.workdir.name}: {cost}"
     yield (
