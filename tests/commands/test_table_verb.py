@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,11 @@ def test_a_table_from_its_declaration_to_its_cells(tmp_path, capsys):
     kept = tmp_path / "kept"
     assert run.guarded(["results", f"--workdir={tmp_path / 'table'}", f"--keep={kept}"]) == 0
     assert not list(kept.rglob("checkpoints"))
+    written = (tmp_path / "table").rglob("environment.json")
+    environments = [json.loads(one.read_text()) for one in written]
+    assert {one["command"][0] for one in environments} == {"run.py"}
+    last = datetime.fromisoformat(max(one["began"] for one in environments))
+    assert f"last run began {last:%Y-%m-%d %H:%M} UTC" in (kept / "table.md").read_text()
     assert {one.name for one in (kept / "runs").iterdir()} == {
         one.parent.name for one in (tmp_path / "table" / "runs").glob("*/summary.json")
     }

@@ -106,7 +106,12 @@ def leaves(tree):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
 
-@pytest.mark.parametrize(("accumulate", "optimizer"), [(4, ADAMW), (8, SGD)])
+# Adam divides a gradient by its own size: below epsilon its rounding (6e-12 of 3e-9 here) would be
+# an update's third digit. This epsilon bounds what a rounding can do; wrong gradients still show.
+CONDITIONED = replace(ADAMW, epsilon=1e-5)
+
+
+@pytest.mark.parametrize(("accumulate", "optimizer"), [(4, CONDITIONED), (8, SGD)])
 def test_accumulation_is_exact(accumulate, optimizer):
     """Any split equals one batch within 1e-6: loss, every logged term, norm and parameters."""
     state, metrics = make_run(optimizer, accumulate=accumulate).after(make_batch())
