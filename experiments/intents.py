@@ -6,7 +6,7 @@ SmolLM2 is tuned in its two highest layers, its last norm and the tokens that it
 epoch; its weights are those of $SMOLLM2 (a GGUF file, a folder or the hub's name; default the
 hub's). The control, a linear SVM, is of `experiments/intents_svm.py`. Data: CLINC150 and BANKING77
 under $DLM_DATA_DIR. Hardware: two CPU cores, 5 GB. Time: a few minutes a run from scratch, half an
-hour a run of SmolLM2, which takes minutes to read test also in the quick version; --dry-run says it.
+hour a run of SmolLM2 (its quick version: some minutes); --dry-run says it.
 Expected: not measured yet.
 """
 
