@@ -26,7 +26,7 @@ SMOLLM2 = {
     "init": os.environ.get("SMOLLM2", "HuggingFaceTB/SmolLM2-135M-Instruct"),
     **{f"model.{name}": getattr(ModelConfig(), name) for name in SHAPE},  # its own
     "train.trainable": (*((rule, True) for rule in TOP), (r".*", False)),
-    "optimizer.learning_rate": 1e-3,
+    "optimizer.learning_rate": 3e-3,
     "train.epochs": 1.0,
     "train.eval_every": 1000,
     "data.rows": 8,
