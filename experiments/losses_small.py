@@ -22,8 +22,8 @@ CHAT = {
     "model.width": 128,
     "model.num_heads": 4,
     "tokenizer.vocab_size": 2048,
-    "train.steps": 300,
-    "train.eval_every": 300,
+    "train.steps": 200,
+    "train.eval_every": 200,
     "eval.scorers": ("bleu", "distinct"),
     "eval.dialogues": 50,
 }
@@ -39,7 +39,7 @@ def get_table() -> Table:
             "From scratch, two layers of width 128; the first 300 dialogues of the test split. "
             "bAbI task 5, 150 updates of 9,216 tokens: share of bot turns whose every token is the "
             "argmax given the gold history, in percent, and nats a supervised token by plain "
-            "cross-entropy whatever was trained. Chat, XDailyDialog in English, 300 updates of "
+            "cross-entropy whatever was trained. Chat, XDailyDialog in English, 200 updates of "
             "4,096 tokens: greedy replies to the gold histories of 50 dialogues, distinct n-grams "
             "over all n-grams."
         ),
