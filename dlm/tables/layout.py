@@ -246,6 +246,16 @@ def _failures(results: Results) -> dict[tuple[str, str], list[int]]:
     return failures
 
 
+def _signatures(results: Results) -> Iterator[str]:
+    """How columns are measured: those that are measured alike in one line."""
+    alike: dict[str, list[str]] = {}
+    for title, text in results.signatures.items():
+        alike.setdefault(text, []).append(title)
+    for text, titles in alike.items():
+        every = 1 < len(titles) == len(results.table.columns)
+        yield f"{'Every column' if every else '; '.join(titles)}: {text}"
+
+
 def _notes(results: Results) -> Iterator[str]:
     """What is said below a table."""
     table = results.table
@@ -278,7 +288,7 @@ def _notes(results: Results) -> Iterator[str]:
     if marks:
         named = "; ".join(f"{DAGGER * (mark == 'R')}{mark}: {MARKS[mark]}" for mark in marks)
         yield f"Published rows, how their figures are known: {named}."
-    yield from (f"{title}: {text}" for title, text in results.signatures.items())
+    yield from _signatures(results)
     yield from (f"{variant.name}: {variant.note}" for variant in table.variants if variant.note)
     if results.provenance:
         yield "; ".join(f"{name} {text}" for name, text in results.provenance.items())

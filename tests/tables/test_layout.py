@@ -107,6 +107,26 @@ def test_signatures_notes_marks_and_provenance_are_said():
 
 
 @pytest.mark.parametrize(
+    ("signatures", "said"),
+    [
+        ({"Accuracy": "all", "Time": "all"}, {"Every column: all"}),
+        ({"Accuracy": "all", "Time": "timed"}, {"Accuracy: all", "Time: timed"}),
+        ({"Time": "timed"}, {"Time: timed"}),
+    ],
+)
+def test_columns_that_are_measured_alike_are_told_once(signatures, said):
+    notes = lay_out(replace(sample(), signatures=signatures)).notes
+    assert {n for n in notes if n.endswith((": all", ": timed"))} == said
+
+
+def test_some_columns_that_are_measured_alike_share_a_line():
+    third = replace(SECONDS, title="Memory")
+    table = replace(sample().table, columns=(ACCURACY, SECONDS, third))
+    results = replace(sample(), table=table, signatures={"Time": "idle", "Memory": "idle"})
+    assert "Time; Memory: idle" in lay_out(results).notes
+
+
+@pytest.mark.parametrize(
     ("value", "text"),
     [(0.5, "50.0"), (-0.00001, "0.0"), (0.0, "0.0"), (-0.123, "−12.3"), (0.99996, "100.0")],
 )
