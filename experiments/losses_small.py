@@ -12,8 +12,8 @@ from dlm.tables.spec import Column, Table, Task, Variant
 
 SHORT = {
     "train.epochs": None,
-    "train.steps": 150,
-    "train.eval_every": 150,
+    "train.steps": 120,
+    "train.eval_every": 120,
     "eval.splits": ("test",),
     "eval.at_most": 300,
 }
@@ -37,7 +37,7 @@ def get_table() -> Table:
         title="Losses and normalisers",
         caption=(
             "From scratch, two layers of width 128; the first 300 dialogues of the test split. "
-            "bAbI task 5, 150 updates of 9,216 tokens: share of bot turns whose every token is the "
+            "bAbI task 5, 120 updates of 9,216 tokens: share of bot turns whose every token is the "
             "argmax given the gold history, in percent, and nats a supervised token by plain "
             "cross-entropy whatever was trained. Chat, XDailyDialog in English, 200 updates of "
             "4,096 tokens: greedy replies to the gold histories of 50 dialogues, distinct n-grams "
