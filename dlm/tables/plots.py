@@ -81,6 +81,7 @@ def bars(results: Results) -> Any:
         arrow = "→ better" if column.higher_is_better else "← better"
         axes.set_title(column.title, fontsize=10)
         axes.set_xlabel(arrow, fontsize=9, color="#777")
+        axes.locator_params(axis="x", nbins=5)  # more of long figures run into each other
         _bare(axes)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
