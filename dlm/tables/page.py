@@ -22,7 +22,7 @@ th[aria-sort=descending] button::after { content: " ▼"; font-size: .7em }
 td { vertical-align: top }
 td small { display: block; color: #777; white-space: nowrap }
 td:first-child small { white-space: normal }
-td a { color: inherit; text-decoration: underline dotted #999 }
+td a { color: inherit; text-decoration: underline dotted #999; white-space: nowrap }
 .text td, .text th { text-align: left; white-space: pre-line }
 .published td { color: #555; background: #f8f8f5 }
 .failed { color: #a33 }
