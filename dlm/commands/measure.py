@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -82,15 +81,11 @@ class Measure:
     def _log_prob_step(self) -> LogProbStep:
         return make_log_prob_step(self._setup.model, chunk=self._setup.settings.loss.chunk)
 
-    def forced(self, params: dict, split: str, *, shown: bool = False) -> dict[str, float]:
-        """Teacher-forced figures of a split; where it has endings to compare, of these too.
-
-        How far it is, is `shown` where no other bar is.
-        """
+    def forced(self, params: dict, split: str) -> dict[str, float]:
+        """Teacher-forced figures of a split; where it has endings to compare, of these too."""
         pieces = self._setup.pieces(split)
         batches = self._setup.batches(pieces)
-        bar = Progress(batches.num_steps(0), f"scoring {split}", "batch")
-        with bar if shown else nullcontext() as progress:
+        with Progress(batches.num_steps(0), f"scoring {split}", "batch") as progress:
             means = score_split(self._score_step, params, batches, pieces, progress).means()
         if pieces.counts.endings:
             groups = self._setup.pieces(split, groups=True)
@@ -111,7 +106,7 @@ class Measure:
             return {name: x for name, x in whole.items() if not name.startswith(BESIDE)}
         figures: dict[str, float] = {}
         for split in splits:
-            figures.update(self.forced(params, split, shown=True))
+            figures.update(self.forced(params, split))
         return figures
 
     def whole(self, params: dict, splits: Sequence[str]) -> Measured:
@@ -122,7 +117,7 @@ class Measure:
         if any(setup.pieces(split).counts.endings for split in splits):
             measured.signatures["preference, choice"] = self._compared(splits)
         for name in splits:
-            measured.figures.update(self.forced(params, name, shown=True))
+            measured.figures.update(self.forced(params, name))
             source = setup.split(name)
             first = range(min(settings.eval.dialogues, len(source)))
             dialogues = [completed(source[i]) for i in first]
