@@ -3,8 +3,8 @@
     python run.py table --experiment=experiments/intents.py --workdir=runs/intents
 
 SmolLM2 is tuned in its two highest layers, its last norm and the tokens that it never had, for one
-epoch, at the one of two rates (1e-3, 3e-3) whose training loss fell sooner; its weights are those of
-$SMOLLM2 (a GGUF file, a folder or the hub's name; default the hub's). The control, a linear SVM, is
+epoch, at the one of two rates (1e-3, 3e-3) whose training loss fell sooner; its weights are in
+$SMOLLM2 (a GGUF file, a folder or the hub's name, the default). The control, a linear SVM, is
 of `experiments/intents_svm.py`. Data: CLINC150 and BANKING77 under $DLM_DATA_DIR. Hardware: two CPU
 cores, 5 GB. Time: a few minutes a run from scratch, half an hour a run of SmolLM2 (its quick
 version: some minutes); --dry-run says it.

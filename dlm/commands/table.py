@@ -85,6 +85,7 @@ def run(argv: list[str]) -> int:
             if not all(run.identity for run in runs):  # those that wait for others of them
                 runs = expanded()
         print(write(table, folder, runs, quick=quick))
+    print(f"written: {folder}/table.md, .tex, .csv and .html, plots, results.sqlite")
     return 0
 
 
@@ -168,7 +169,8 @@ def check_there(flag: str, wanted: Sequence[str], there: Sequence[str]) -> None:
     """Refuses a flag that names what the table has not."""
     for name in wanted:
         if name not in there:
-            raise UserError(f"--{flag}: {name!r} is not in the table; it has {', '.join(there)}")
+            known = ", ".join(map(repr, there))
+            raise UserError(f"--{flag}: {name!r} is not in the table; it has {known}")
 
 
 def state(run: Job) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dlm.tables.cells import Cell, Comparison, Key, Results
 from dlm.tables.spec import MARKS, Column, Published, Variant
+from dlm.tables.statistics import LEVEL
 
 DAGGER = "†"
 NONE = "–"
@@ -266,10 +267,13 @@ def _notes(results: Results) -> Iterator[str]:
             f"Quick version: every run with {changes or 'no change'}. It shows that the way to "
             "the table works; its figures are not the table's."
         )
-    yield (
-        f"Seeds {seeds}. ± is the sample deviation over seeds, their number in brackets; with "
-        f"fewer than {FEW} each seed's value stands below. One seed has no deviation."
-    )
+    if len(table.seeds) == 1:
+        yield f"Seed {seeds} alone: no deviation."
+    else:
+        yield (
+            f"Seeds {seeds}. ± is the sample deviation over seeds, their number in brackets; with "
+            f"fewer than {FEW} each seed's value stands below. One seed has no deviation."
+        )
     if any(not complete(cell) for cell in results.cells.values()):
         yield "k/n seeds: only k of n runs are done; a mean is printed when all are."
     for (variant, reason), failed in _failures(results).items():
@@ -280,10 +284,11 @@ def _notes(results: Results) -> Iterator[str]:
             f"test, p (Holm) corrected over a column's comparisons; {NONE}: one seed, or "
             "differences that are all the same."
         )
-    yield (
-        "Bold: the best mean of ours in a column, all its seeds done, better than its base row "
-        "with p (Holm) < 0.05."
-    )
+    if results.comparisons:
+        yield (
+            "Bold: the best mean of ours in a column all of whose runs are done, better than its "
+            f"base row with p (Holm) below {1 - LEVEL:.2g}."
+        )
     marks = dict.fromkeys(row.mark for row in table.published)
     if marks:
         named = "; ".join(f"{DAGGER * (mark == 'R')}{mark}: {MARKS[mark]}" for mark in marks)

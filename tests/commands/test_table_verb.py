@@ -175,8 +175,8 @@ def test_an_undeclared_difference_is_refused_in_one_line(tmp_path, capsys):
 def test_what_is_no_table_is_told(tmp_path, capsys):
     path = write(tmp_path)
     for more, message in {
-        "--only=plane": "--only: 'plane' is not in the table; it has plain, smooth",
-        "--seeds=2": "--seeds: '2' is not in the table; it has 0, 1",
+        "--only=plane": "--only: 'plane' is not in the table; it has 'plain', 'smooth'",
+        "--seeds=2": "--seeds: '2' is not in the table; it has '0', '1'",
         "--fast": "table does not know '--fast'",
     }.items():
         assert run.guarded(words(path, more)) == 2

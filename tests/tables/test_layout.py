@@ -119,6 +119,16 @@ def test_columns_that_are_measured_alike_are_told_once(signatures, said):
     assert {n for n in notes if n.endswith((": all", ": timed"))} == said
 
 
+def test_what_does_not_stand_in_a_table_is_not_explained():
+    said = "\n".join(lay_out(sample()).notes)
+    assert "Seeds 3, 5, 7. ± is" in said
+    assert "Bold: the best mean of ours in a column all of whose runs are done" in said
+    assert "p (Holm) below 0.05" in said
+    alone = lay_out(of_seeds(1)).notes
+    assert "Seed 3 alone: no deviation." in alone
+    assert not any("±" in note or "Bold" in note for note in alone)
+
+
 def test_some_columns_that_are_measured_alike_share_a_line():
     third = replace(SECONDS, title="Memory")
     table = replace(sample().table, columns=(ACCURACY, SECONDS, third))
