@@ -80,6 +80,22 @@ def test_a_terminal_gets_a_bar_that_lines_do_not_tear(clock, monkeypatch):
     assert "saved [step 5]\n" in text
 
 
+def test_a_bar_may_stand_under_another(clock, monkeypatch):
+    """Validation while training: both are drawn at once, and the outer one goes on after it."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress.Progress(10, "training") as outer:
+        outer.update(5)
+        with progress.Progress(3, "scoring", "batch") as inner:
+            inner.update(3)
+        outer.update(6)
+    text = terminal.getvalue()
+    assert "batch 3/3" in text
+    assert text.rindex("step 6/10") > text.rindex("batch 3/3")
+
+
 def test_say_prints_where_there_is_no_bar(capsys):
     with progress.Progress(10, "training") as shown:
         shown.say("saved [step 5]")
