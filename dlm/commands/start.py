@@ -21,6 +21,7 @@ from dlm.models import families
 from dlm.models.config import ModelConfig
 from dlm.models.decoder import Model
 from dlm.training.checkpoints import Checkpoints
+from dlm.training.loop import lower_is_better
 from dlm.training.mesh import param_shardings, shaped
 from dlm.weights import sources
 from dlm.weights.tensors import Place, place_on_default
@@ -225,7 +226,7 @@ def trained_params(
     Raises:
       UserError: there is no checkpoint, it has other shapes, or belongs to other `digests`.
     """
-    with Checkpoints(find_checkpoints(workdir), digests=digests) as checkpoints:
+    with _checkpoints(workdir, **digests) as checkpoints:
         step = _best(checkpoints, workdir)
         shapes = jax.eval_shape(model.init, jax.random.key(0))
         if shardings is not None:
@@ -240,8 +241,15 @@ def trained_digest(workdir: Path) -> str:
     Raises:
       UserError: there is none.
     """
-    with Checkpoints(find_checkpoints(workdir)) as checkpoints:
+    with _checkpoints(workdir) as checkpoints:
         return checkpoints.digest(_best(checkpoints, workdir))
+
+
+def _checkpoints(workdir: Path, **digests: str) -> Checkpoints:
+    """A run's checkpoints, of which the best is the best by the metric of the run's own config."""
+    folder, path = find_checkpoints(workdir), workdir / CONFIG_FILE
+    metric = border.parse(Settings, read_json(path), str(path)).train.metric
+    return Checkpoints(folder, digests=digests, lower_is_better=lower_is_better(metric))
 
 
 def _best(checkpoints: Checkpoints, workdir: Path) -> int:

@@ -66,6 +66,18 @@ def test_a_run_gives_its_shape_and_its_best_parameters(workdir):
     jax.tree.map(np.testing.assert_array_equal, restored, params[0])
 
 
+def test_the_best_parameters_are_those_of_the_metric_that_the_run_names(workdir):
+    """The second checkpoint is worse by a loss of 0.7, and better by an accuracy of 0.7."""
+    folder, params = workdir
+    by_loss = start.trained_digest(folder)
+    config = base()
+    config.train.metric = "validation/response_accuracy"
+    (folder / CONFIG_FILE).write_text(json.dumps(config.to_dict()))
+    trained = start.trained_params(folder, Model(TINY), tokenizer="t")
+    jax.tree.map(np.testing.assert_array_equal, trained, params[1])
+    assert start.trained_digest(folder) != by_loss
+
+
 def test_a_checkpoint_gives_its_shape_its_parameters_and_its_digest(tmp_path):
     """Of another library: the shape may be changed where it keeps the weights; digest, not path."""
     config = dataclasses.replace(TINY, num_kv_heads=2, head_width=4, ffn_width=24)
