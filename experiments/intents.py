@@ -8,7 +8,7 @@ $SMOLLM2 (a GGUF file, a folder or the hub's name, the default). The control, a 
 of `experiments/intents_svm.py`. Data: CLINC150 and BANKING77 under $DLM_DATA_DIR. Hardware: two CPU
 cores, 5 GB. Time: a few minutes a run from scratch, half an hour a run of SmolLM2 (its quick
 version: some minutes); --dry-run says it.
-Expected: not measured yet.
+Expected: `experiments/results/intents`.
 """
 
 from __future__ import annotations
