@@ -3,9 +3,10 @@
     python run.py data  --config=configs/banking77.py:shots=0
     python run.py train --config=configs/banking77.py:shots=10
 
-Data: banking_data of the release under $DLM_DATA_DIR/banking77. Hardware: two CPU cores. Time: not
-measured yet. Expected: not measured yet; the paper's tuned BERT has 93.7 % of the test intents
-(`test/response_accuracy`).
+Data: banking_data of the release under $DLM_DATA_DIR/banking77. Hardware: one CPU core. Time: 3
+minutes. Expected: 86.6 % of the test intents (`test/response_accuracy`) after ten epochs of all
+messages (`experiments/results/intents`); the paper's tuned BERT has 93.7 %. Few messages: not
+measured yet.
 """
 
 from __future__ import annotations
