@@ -3,8 +3,7 @@
     python run.py table --experiment=experiments/losses_small.py --workdir=runs/losses_small
 
 Data: dialog bAbI and XDailyDialog under $DLM_DATA_DIR. Hardware: two CPU cores. Time: a few minutes
-a run; --dry-run says it. Expected:
-`experiments/results/losses_small`.
+a run; --dry-run says it. Expected: `experiments/results/losses_small`.
 """
 
 from __future__ import annotations

@@ -246,7 +246,11 @@ def trained_digest(workdir: Path) -> str:
 
 
 def _checkpoints(workdir: Path, **digests: str) -> Checkpoints:
-    """A run's checkpoints, of which the best is the best by the metric of the run's own config."""
+    """A run's checkpoints, of which the best is the best by the metric of the run's own config.
+
+    Raises:
+      UserError: there are none, or its config is not one of this version.
+    """
     folder, path = find_checkpoints(workdir), workdir / CONFIG_FILE
     metric = border.parse(Settings, read_json(path), str(path)).train.metric
     return Checkpoints(folder, digests=digests, lower_is_better=lower_is_better(metric))
