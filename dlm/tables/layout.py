@@ -253,7 +253,7 @@ def _signatures(results: Results) -> Iterator[str]:
     for title, text in results.signatures.items():
         alike.setdefault(text, []).append(title)
     for text, titles in alike.items():
-        every = 1 < len(titles) == len(results.table.columns)
+        every = len(titles) == len(results.table.columns)
         yield f"{'Every column' if every else '; '.join(titles)}: {text}"
 
 
