@@ -44,6 +44,7 @@ SILENCE = "<SILENCE>"
 NO_RESULT = f"{CALL} no result"
 SLOTS = ("cuisine", "location", "number", "price")
 TASK_6_SLOTS = ("cuisine", "location", "price")
+NAMES = ("made up", "made up of all", "known")
 LENGTHS = (3, 10)  # letters of a made-up name
 # Relations whose values differ between test and test_oov; all other words are shared.
 OPEN_RELATIONS = ("cuisine", "location")
@@ -93,8 +94,10 @@ class Options:
         spells known and unknown ones alike, in small pieces.
       renamed: copies of every training dialogue, in place of it, each with other names for its
         cuisines and locations; as many as the epochs to be trained = new names every epoch.
-      names: where they are from: "made up", or "known" = the names of all training dialogues, each
-        for another of its kind: it is not known any more which restaurants a place has.
+      names: where they are from: "made up", of letters and snippets of what is said; "made up of
+        all", also of whole words, and of calls and facts, so that every piece the tokenizer knows
+        is seen in a name; or "known" = the names of all training dialogues, which change places
+        within their kind: it is not known any more which restaurants a place has.
       results: the role of what a call returned: "tool", or "context" like facts known before.
     """
 
@@ -108,8 +111,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.renamed < 0:
             raise ValueError(f"renamed={self.renamed} must be a number of copies, or 0")
-        if self.names not in ("made up", "known"):
-            raise ValueError(f"names={self.names!r} is neither 'made up' nor 'known'")
+        if self.names not in NAMES:
+            raise ValueError(f"names={self.names!r} is none of {', '.join(map(repr, NAMES))}")
         if self.results not in ("tool", "context"):
             raise ValueError(f"results={self.results!r} is neither 'tool' nor 'context'")
 
@@ -163,11 +166,12 @@ def find_files(config: Options) -> dict[str, Path]:
 def _split(config: Options, path: Path, split: str, copies: int = 0) -> Iterator[Dialogue]:
     """The dialogues of a file, as the options ask for them; or so many renamed copies of each."""
     known: list[list[str]] = []
+    of_all = split == "train" and config.names == "made up of all"
     if copies and split == "train" and config.names == "known":
         known = known_names(read_dialogues(path, config.task, split))
     dialogues = read_dialogues(path, config.task, split)
     for dialogue in counted(dialogues, COUNTS[config.task][split], path, CARD):
-        for told in [rename(dialogue, n, known) for n in range(copies)] or [dialogue]:
+        for told in [rename(dialogue, n, known, of_all) for n in range(copies)] or [dialogue]:
             if config.results == "context":
                 told = replace(told, messages=tuple(map(_as_context, told.messages)))
             yield told if config.entities else replace(told, meta={})
@@ -183,7 +187,9 @@ def known_names(dialogues: Iterable[Dialogue]) -> list[list[str]]:
     return [sorted(cuisines), sorted(locations - cuisines)]
 
 
-def rename(dialogue: Dialogue, number: int, known: Sequence[Sequence[str]] = ()) -> Dialogue:
+def rename(
+    dialogue: Dialogue, number: int, known: Sequence[Sequence[str]] = (), of_all: bool = False
+) -> Dialogue:
     """A copy whose cuisines and locations have other names, the same wherever one stands.
 
     The names are drawn by the id of the dialogue and the number of the copy.
@@ -191,7 +197,8 @@ def rename(dialogue: Dialogue, number: int, known: Sequence[Sequence[str]] = ())
     Args:
       dialogue: of this corpus.
       number: of the copy.
-      known: lists of words, of which each stands for another of its list; () = made-up words.
+      known: lists of words, which change places within their list; () = made-up words.
+      of_all: whether a made-up word may hold any word of the dialogue, also of calls and facts.
     """
     entities = dialogue.meta["entities"]
     rng = random.Random(f"{dialogue.id}/{number}")
@@ -201,9 +208,10 @@ def rename(dialogue: Dialogue, number: int, known: Sequence[Sequence[str]] = ())
         }
         names = {entity: other.get(entity, entity) for entity in entities}
     else:
-        told = [m for m in dialogue.messages if m.role == "user" or m.channel == "reply"]
+        told = [m for m in dialogue.messages if of_all or m.role == "user" or m.channel == "reply"]
         said = " ".join(map(message_text, told))
-        made = _made_up(rng, len(entities), sorted({*re.findall("[a-z]+", said)} - {*entities}))
+        words = sorted({*re.findall("[a-z]+", said)} - {*entities})
+        made = _made_up(rng, len(entities), words, whole=of_all)
         names = dict(zip(entities, made, strict=True))
     words = "|".join(map(re.escape, names)) or "(?!)"
     pattern = re.compile(rf"(?<![a-z])({words})(?![a-z])")
@@ -227,10 +235,13 @@ def rename(dialogue: Dialogue, number: int, known: Sequence[Sequence[str]] = ())
     )
 
 
-def _made_up(rng: random.Random, count: int, words: Sequence[str]) -> list[str]:
+def _made_up(
+    rng: random.Random, count: int, words: Sequence[str], *, whole: bool = False
+) -> list[str]:
     """So many different names, put together of single letters and snippets of the words.
 
     What is copied should look like any name: of syllables alone a model learns to copy syllables.
+    `whole`: half of the snippets are whole words, as far as the length of the name allows.
     """
     names: dict[str, None] = {}
     while len(names) < count:
@@ -239,6 +250,8 @@ def _made_up(rng: random.Random, count: int, words: Sequence[str]) -> list[str]:
             word = rng.choice(words or ascii_lowercase)
             start = rng.randrange(len(word))
             snippet = word[start : start + rng.randint(1, 4)]
+            if whole and rng.random() < 0.5:
+                snippet = word
             name += rng.choice([snippet, rng.choice(ascii_lowercase)])
         if name[:length] not in words:
             names[name[:length]] = None

@@ -251,7 +251,9 @@ def test_names_of_training_are_made_up_or_known(small_corpus, tmp_path):
     others = {name for dialogue in made_up.splits["train"] for name in dialogue.meta["entities"]}
     assert not others & known
     assert list(prepared.splits["validation_renamed"]) == list(plain.splits["validation_renamed"])
-    with pytest.raises(UserError, match="names='new' is neither 'made up' nor 'known'"):
+    with pytest.raises(
+        UserError, match="names='new' is none of 'made up', 'made up of all', 'known'"
+    ):
         registry.prepare("babi_dialog", options | {"names": "new"}, tmp_path / "built")
 
 
@@ -295,6 +297,24 @@ def test_made_up_names_are_of_any_letters(tmp_path):
     calls = tuple(m for m in told.messages if m.channel == "call")
     silent = rename(replace(told, messages=calls), 0)
     assert silent.messages[0].arguments["cuisine"] in silent.meta["entities"]
+
+
+def test_names_made_up_of_all_hold_words_of_calls_and_facts(small_corpus, tmp_path):
+    """Whole words as well; of what is said alone, no name has them. To choose by stays the same."""
+    (told, _) = read_text(tmp_path, TASK_5, 5)
+    calls_alone, facts_alone = "cuisine", "phone"
+    for word in (calls_alone, facts_alone):
+        said = [name for n in range(300) for name in rename(told, n).meta["entities"]]
+        of_all = [name for n in range(300) for name in rename(told, n, (), True).meta["entities"]]
+        assert not any(word in name for name in said)
+        assert any(word in name for name in of_all)
+        assert word not in of_all
+    options = {"path": str(small_corpus), "renamed": 2, "names": "made up of all"}
+    prepared = registry.prepare("babi_dialog", options, tmp_path / "built")
+    plain = registry.prepare("babi_dialog", {"path": str(small_corpus)}, tmp_path / "built")
+    (first, *_) = plain.splits["train"]
+    assert prepared.splits["train"][0] == rename(first, 0, (), True) != rename(first, 0)
+    assert list(prepared.splits["validation_renamed"]) == list(plain.splits["validation_renamed"])
 
 
 def test_results_may_be_context_and_names_untold(small_corpus, tmp_path):
