@@ -103,7 +103,7 @@ def outcome(words: list[str]) -> dict[str, Any]:
     mesh = make_mesh(setup.settings.mesh)
     params = setup.initial_params(mesh)
     training = build(setup, mesh, training_batches(setup), params)
-    with Checkpoints(setup.workdir / "checkpoints") as checkpoints:
+    with Checkpoints(setup.workdir / "checkpoints", lower_is_better=True) as checkpoints:
         step = checkpoints.latest_good()
         assert step is not None
         state = checkpoints.restore(step, training.make_state(params))

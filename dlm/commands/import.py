@@ -70,7 +70,9 @@ def make_run(source: sources.Source, workdir: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     tokenizer.save(aside / start.TOKENIZER)
     digests = {"tokenizer": tokenizer.digest, "init": source.digest}
-    with Checkpoints(aside / start.CHECKPOINTS, digests=digests) as checkpoints:
+    with Checkpoints(
+        aside / start.CHECKPOINTS, digests=digests, lower_is_better=True
+    ) as checkpoints:
         checkpoints.save(0, {"params": params, "step": np.zeros((), np.int32)})
     settings = Settings(
         model=source.config,

@@ -210,8 +210,8 @@ def rename(
     else:
         told = [m for m in dialogue.messages if of_all or m.role == "user" or m.channel == "reply"]
         said = " ".join(map(message_text, told))
-        words = sorted({*re.findall("[a-z]+", said)} - {*entities})
-        made = _made_up(rng, len(entities), words, whole=of_all)
+        others = sorted({*re.findall("[a-z]+", said)} - {*entities})
+        made = _made_up(rng, len(entities), others, whole=of_all)
         names = dict(zip(entities, made, strict=True))
     words = "|".join(map(re.escape, names)) or "(?!)"
     pattern = re.compile(rf"(?<![a-z])({words})(?![a-z])")

@@ -42,7 +42,7 @@ class Checkpoints:
     is under way.
 
     Example:
-      >>> with Checkpoints("runs/a/checkpoints") as checkpoints:  # doctest: +SKIP
+      >>> with Checkpoints(folder, lower_is_better=True) as checkpoints:  # doctest: +SKIP
       ...     step = checkpoints.latest_good()
       ...     if step is not None:
       ...         state = checkpoints.restore(step, state)
@@ -53,17 +53,17 @@ class Checkpoints:
         self,
         folder: str | Path,
         *,
+        lower_is_better: bool,
         digests: Mapping[str, str] | None = None,
-        lower_is_better: bool = True,
         say: Callable[[str], None] = print,
     ):
         """Opens a folder of checkpoints without touching it.
 
         Args:
           folder: the run's checkpoint folder, which need not exist.
+          lower_is_better: whether the best checkpoint has the lowest metric or the highest.
           digests: what a state belongs to (`config`, `data`, `tokenizer`); saved with it, and a
             restore whose digests differ in one of these names is refused.
-          lower_is_better: whether the best checkpoint has the lowest metric or the highest.
           say: told of each damaged checkpoint, one line each.
         """
         self.folder = Path(folder)

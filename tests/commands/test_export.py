@@ -53,7 +53,9 @@ def workdir(tmp_path_factory):
     config = dataclasses.replace(TINY, vocab_size=tokenizer.vocab_size)
     params = random_params(config)
     digests = {"tokenizer": tokenizer.digest}
-    with Checkpoints(folder / start.CHECKPOINTS, digests=digests) as checkpoints:
+    with Checkpoints(
+        folder / start.CHECKPOINTS, digests=digests, lower_is_better=True
+    ) as checkpoints:
         checkpoints.save(0, {"params": params, "step": np.asarray(0, np.int32)}, metric=1.0)
     return folder, config, params, tokenizer
 

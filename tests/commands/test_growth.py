@@ -83,7 +83,7 @@ def folder(tmp_path_factory) -> Path:
     params = Model(config).init(jax.random.key(0))
     params["head"]["mask"] = params["head"]["mask"].at[-3:].set(False)
     with Checkpoints(
-        folder / "old" / start.CHECKPOINTS, digests={"tokenizer": old.digest}
+        folder / "old" / start.CHECKPOINTS, digests={"tokenizer": old.digest}, lower_is_better=True
     ) as checkpoints:
         checkpoints.save(1, {"params": params})
     assert run.guarded(["train", *flags(folder, "new")]) == 0

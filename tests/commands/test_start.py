@@ -31,7 +31,9 @@ def workdir(tmp_path):
     (tmp_path / CONFIG_FILE).write_text(json.dumps(base().to_dict()))
     (tmp_path / start.MODEL_FILE).write_text(json.dumps(dataclasses.asdict(TINY)))
     params = [Model(TINY).init(jax.random.key(seed)) for seed in (1, 2)]
-    with Checkpoints(tmp_path / start.CHECKPOINTS, digests={"tokenizer": "t"}) as checkpoints:
+    with Checkpoints(
+        tmp_path / start.CHECKPOINTS, digests={"tokenizer": "t"}, lower_is_better=True
+    ) as checkpoints:
         for step, (tree, loss) in enumerate(zip(params, (0.5, 0.7), strict=True)):
             state = {"params": tree, "step": np.asarray(step, np.int32)}
             checkpoints.save(step, state, metric=loss)

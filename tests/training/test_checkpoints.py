@@ -54,7 +54,7 @@ def said():
 
 @pytest.fixture
 def checkpoints(tmp_path, said):
-    with Checkpoints(tmp_path / "checkpoints", say=said.append) as opened:
+    with Checkpoints(tmp_path / "checkpoints", say=said.append, lower_is_better=True) as opened:
         yield opened
 
 
@@ -256,28 +256,28 @@ def test_a_part_is_loaded_only_where_it_is_asked_for(checkpoints):
 def test_another_digest_stops_the_restore(tmp_path):
     """Restore is strict about what a state belongs to; a reader names what it cares about."""
     digests = {"config": "c" * 64, "data": "d" * 64}
-    with Checkpoints(tmp_path, digests=digests) as checkpoints:
+    with Checkpoints(tmp_path, digests=digests, lower_is_better=True) as checkpoints:
         checkpoints.save(1, make_state())
-    with Checkpoints(tmp_path, digests={"data": "d" * 64}) as checkpoints:
+    with Checkpoints(tmp_path, digests={"data": "d" * 64}, lower_is_better=True) as checkpoints:
         assert_same(checkpoints.restore(1, make_state()), make_state())
     for other in ({"data": "e" * 64}, {"tokenizer": "t" * 64}):
         with (
-            Checkpoints(tmp_path, digests=other) as checkpoints,
+            Checkpoints(tmp_path, digests=other, lower_is_better=True) as checkpoints,
             pytest.raises(UserError, match=f"belongs to {next(iter(other))} .*, this is"),
         ):
             checkpoints.restore(1, make_state())
 
 
 def test_a_moved_run_keeps_its_checkpoints(tmp_path):
-    with Checkpoints(tmp_path / "a") as checkpoints:
+    with Checkpoints(tmp_path / "a", lower_is_better=True) as checkpoints:
         checkpoints.save(1, make_state(1))
     (tmp_path / "a").rename(tmp_path / "b")
-    with Checkpoints(tmp_path / "b") as checkpoints:
+    with Checkpoints(tmp_path / "b", lower_is_better=True) as checkpoints:
         assert_same(checkpoints.restore(1, make_state()), make_state(1))
 
 
 def test_reading_makes_no_folder(tmp_path):
-    with Checkpoints(tmp_path / "none") as checkpoints:
+    with Checkpoints(tmp_path / "none", lower_is_better=True) as checkpoints:
         assert checkpoints.latest_good() is None
         assert checkpoints.best_good() is None
         with pytest.raises(Damaged, match="its save never finished"):
@@ -310,7 +310,7 @@ def test_a_save_that_cannot_be_written_is_said_at_the_next_wait(checkpoints, mon
         checkpoints.save(2, make_state(2))
         with pytest.raises(UserError, match=r"checkpoints/2 could not be written: .*No space"):
             checkpoints.close()
-    with Checkpoints(checkpoints.folder) as reopened:
+    with Checkpoints(checkpoints.folder, lower_is_better=True) as reopened:
         assert reopened.latest_good() == 1
 
 
@@ -318,12 +318,12 @@ def test_an_exit_by_an_exception_finishes_the_save(tmp_path):
     code = (
         "import jax.numpy as jnp\n"
         "from dlm.training.checkpoints import Checkpoints\n"
-        f"with Checkpoints({str(tmp_path)!r}) as checkpoints:\n"
+        f"with Checkpoints({str(tmp_path)!r}, lower_is_better=True) as checkpoints:\n"
         "    checkpoints.save(7, {'a': jnp.ones((512, 512))})\n"
         "    raise SystemExit(5)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 5
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, lower_is_better=True) as checkpoints:
         assert checkpoints.latest_good() == 7
 
 

@@ -38,7 +38,7 @@ def noise(megabytes: float) -> dict[str, np.ndarray]:
 def test_a_full_disk_is_told_and_costs_no_checkpoint(small_disk: Path):
     """Once there is room again the same step is saved."""
     state = noise(0.1)
-    with Checkpoints(small_disk / "checkpoints") as checkpoints:
+    with Checkpoints(small_disk / "checkpoints", lower_is_better=True) as checkpoints:
         checkpoints.save(1, state)
         checkpoints.wait()
         other = small_disk / "other"
