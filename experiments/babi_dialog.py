@@ -115,7 +115,7 @@ def get_table() -> Table:
                 source,
                 dict(published_cells(*figures)),
                 mark="R",
-                beside="dlm" if name.startswith("GLMP") else "",
+                beside=("dlm", "names made up of all") if name.startswith("GLMP") else (),
             )
             for (name, source), figures in PUBLISHED.items()
         ),

@@ -90,7 +90,7 @@ class Results:
       table: the declaration, reduced to the rows and seeds that were asked for.
       cells: by (variant, column title); a row that does not run on a column's task has none there.
       comparisons: of the cells that are whole, and whose base row's cell is.
-      verdicts: by (published row's name, column title), of the rows that stand beside one of ours.
+      verdicts: by (published row's name, variant, column title), of those that stand beside it.
       best: column title -> the variants that may be bold: the best mean, whole, and significantly
         better than its base after Holm.
       signatures: column title -> how its metric is measured.
@@ -101,7 +101,7 @@ class Results:
     table: Table
     cells: Mapping[Key, Cell]
     comparisons: Mapping[Key, Comparison]
-    verdicts: Mapping[Key, Verdict]
+    verdicts: Mapping[tuple[str, str, str], Verdict]
     best: Mapping[str, frozenset[str]]
     signatures: Mapping[str, str]
     quick: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
 from dlm.core.errors import UserError
 from dlm.tables.cells import Cell, Comparison, Key, Results, Verdict
@@ -58,10 +59,10 @@ def collect(
                 cells[variant.name, column.title] = _cell(own, records, again, column, signatures)
     comparisons = compare(table, cells)
     verdicts = {
-        (row.name, title): judge(row, title, cells.get((row.beside, title)), table)
+        (row.name, ours, title): judge(row, title, cells[ours, title], table)
         for row in table.published
-        for title in row.cells
-        if row.beside
+        for ours, title in product(row.beside, row.cells)
+        if (ours, title) in cells
     }
     best = {column.title: bold(table, column, cells, comparisons) for column in table.columns}
     return Results(table, cells, comparisons, verdicts, best, signatures, quick, provenance)
@@ -167,10 +168,10 @@ def _done(cell: Cell) -> list[float]:
     return [value for value in cell.values if value is not None]
 
 
-def judge(row: Published, title: str, cell: Cell | None, table: Table) -> Verdict:
+def judge(row: Published, title: str, cell: Cell, table: Table) -> Verdict:
     """Our cell against a published one; only a whole cell is judged."""
     value = row.cells[title]
-    if cell is None or not cell.whole or cell.summary is None:
+    if not cell.whole or cell.summary is None:
         return Verdict(row, value, None, "not run")
     (column,) = (column for column in table.columns if column.title == title)
     difference = cell.summary.mean * column.scale - value

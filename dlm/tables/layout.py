@@ -165,26 +165,23 @@ def _published_row(row: Published, columns: tuple[Column, ...]) -> Row:
 def _beside_grid(results: Results) -> Grid:
     """Rows: published cells that one of ours is held against."""
     variants = {variant.name: variant for variant in results.table.variants}
+    columns = {column.title: column for column in results.table.columns}
     rows = []
-    for row in results.table.published:
-        for column in results.table.columns:
-            verdict = results.verdicts.get((row.name, column.title))
-            if verdict is None or row.beside not in variants:
-                continue
-            ours = entry(results, variants[row.beside], column).text
-            difference, allowed = verdict.difference, row.tolerance.get(column.title)
-            rows.append(
-                (
-                    published_name(row),
-                    row.beside,
-                    column.title,
-                    printed(verdict.value, column),
-                    ours,
-                    NONE if difference is None else printed(difference, column, "+"),
-                    NONE if allowed is None else f"± {printed(allowed, column)}",
-                    verdict.verdict,
-                )
+    for (_, name, title), verdict in results.verdicts.items():
+        row, column, difference = verdict.published, columns[title], verdict.difference
+        allowed = row.tolerance.get(title)
+        rows.append(
+            (
+                published_name(row),
+                name,
+                title,
+                printed(verdict.value, column),
+                entry(results, variants[name], column).text,
+                NONE if difference is None else printed(difference, column, "+"),
+                NONE if allowed is None else f"± {printed(allowed, column)}",
+                verdict.verdict,
             )
+        )
     header = ("published", "our row", "column", "figure", "ours", "difference", "tolerance")
     return Grid("Beside the published figures", (*header, "verdict"), tuple(rows))
 

@@ -180,8 +180,7 @@ def _our_records(results: Results, variant: Variant, column: Column) -> Iterator
             "verdict": verdict.verdict,
         }
         for row in results.table.published
-        if row.beside == variant.name
-        and (verdict := results.verdicts.get((row.name, column.title))) is not None
+        if (verdict := results.verdicts.get((row.name, variant.name, column.title))) is not None
     ]
     for beside in held or [{}]:
         yield {**record, **beside}

@@ -157,7 +157,7 @@ class Published:
       cells: column title -> value.
       mark: how it is known; see `MARKS`.
       tolerance: column title -> the greatest difference that counts as the same, set beforehand.
-      beside: the name of our row that is held against it; "" = none.
+      beside: the names of our rows that are held against it, where they have a cell.
     """
 
     name: str
@@ -165,7 +165,7 @@ class Published:
     cells: Mapping[str, float]
     mark: str
     tolerance: Mapping[str, float] = field(default_factory=dict)
-    beside: str = ""
+    beside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.mark not in MARKS:
@@ -221,13 +221,14 @@ class Table:
         _names("published rows", [row.name for row in self.published], empty=True)
         held: dict[tuple[str, str], str] = {}
         for row in self.published:
-            _known(row.beside or rows[0], rows, f"published row {row.name!r}: beside")
             for title in row.cells:
                 _known(title, titles, f"published row {row.name!r}: column")
-                first = held.setdefault((row.beside, title), row.name)
-                if row.beside and first != row.name:
+            for ours, title in itertools.product(row.beside, row.cells):
+                _known(ours, rows, f"published row {row.name!r}: beside")
+                first = held.setdefault((ours, title), row.name)
+                if first != row.name:
                     raise UserError(
-                        f"{row.beside!r} is held against both {first!r} and {row.name!r} in column "
+                        f"{ours!r} is held against both {first!r} and {row.name!r} in column "
                         f"{title!r}; a cell has one verdict"
                     )
         _check_overrides("quick", self.quick)

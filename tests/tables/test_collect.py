@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from scipy import stats
 from dlm.tables.cells import Results
 from dlm.tables.collect import collect, signature_of
 from dlm.tables.jobs import Job
+from dlm.tables.layout import lay_out
 from dlm.tables.spec import Column, Published, Table, Task, Variant
 from dlm.tables.store import Record
 
@@ -165,12 +167,29 @@ def test_another_signature_or_no_figure_blocks_the_cell():
 def test_a_published_cell_is_judged_by_the_tolerance_set_beforehand(
     value, tolerance, difference, verdict
 ):
-    row = Published("P", "S", {"BLEU": value}, "V", tolerance, beside="plain")
-    told = fill(table(row)).verdicts["P", "BLEU"]
+    row = Published("P", "S", {"BLEU": value}, "V", tolerance, beside=("plain",))
+    told = fill(table(row)).verdicts["P", "plain", "BLEU"]
     assert told.difference == pytest.approx(difference)
     assert (told.value, told.verdict) == (value, verdict)
-    unfinished = fill(table(row), plain_0=None).verdicts["P", "BLEU"]
+    unfinished = fill(table(row), plain_0=None).verdicts["P", "plain", "BLEU"]
     assert (unfinished.difference, unfinished.verdict) == (None, "not run")
+
+
+def test_a_published_row_is_held_against_those_of_our_rows_that_have_a_cell():
+    row = Published("P", "S", {"BLEU": 70.0}, "V", {"BLEU": 0.2}, beside=("plain", "other"))
+    both = fill(table(row))
+    assert [(*key, told.verdict) for key, told in both.verdicts.items()] == [
+        ("P", "plain", "BLEU", "outside"),
+        ("P", "other", "BLEU", "within tolerance"),
+    ]
+    (beside, _) = lay_out(both).grids
+    assert [line[:6] for line in beside.rows] == [
+        ("P", "plain", "BLEU", "70.00", "70.30 ± 0.41 (5)", "+0.30"),
+        ("P", "other", "BLEU", "70.00", "69.86 ± 0.30 (5)", "−0.14"),
+    ]
+    elsewhere = (Variant("plain"), Variant("other", tasks=("b",)))
+    apart = replace(table(row), tasks=(TASK, Task("b", "b.py")), variants=elsewhere)
+    assert list(fill(apart).verdicts) == [("P", "plain", "BLEU")]
 
 
 def test_the_signature_of_a_metric_is_that_of_its_scorer():

@@ -82,12 +82,12 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
         "published row 'P': column 'C' is unknown; there are A, B",
     ),
     "beside": (
-        lambda: table(published=(Published("P", "S", {"A": 1.0}, "V", beside="plan"),)),
+        lambda: table(published=(Published("P", "S", {"A": 1.0}, "V", beside=("plan",)),)),
         "published row 'P': beside 'plan' is unknown; did you mean 'plain'?",
     ),
     "two verdicts": (
         lambda: table(
-            published=tuple(Published(n, "S", {"A": 1.0}, "V", beside="plain") for n in "PQ")
+            published=tuple(Published(n, "S", {"A": 1.0}, "V", beside=("plain",)) for n in "PQ")
         ),
         "'plain' is held against both 'P' and 'Q' in column 'A'",
     ),
