@@ -70,7 +70,8 @@ def _markdown_table(table: Table, level: int = 2) -> list[str]:
 def markdown_text(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     text = re.sub(r"([\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
-    return escape(text, quote=False).replace("\n", "<br>")
+    text = escape(text, quote=False).replace("&lt; ", "< ")  # which begins no tag
+    return text.replace("\n", "<br>")
 
 
 STYLE = """

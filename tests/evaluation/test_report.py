@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from dlm.dialogue.schema import Dialogue, Message
+from dlm.evaluation.pages import markdown_text
 from dlm.evaluation.plots import learning_curve
 from dlm.evaluation.report import Exchange, Report, Sample, side_by_side, write
 
@@ -103,6 +104,19 @@ def test_markdown_has_samples_curve_and_next_command(workdir):
     assert "![loss against updates](plots/learning_curve.png)" in text
     assert "bleu: nrefs:1\\|case:mixed" in text
     assert text.endswith("    python run.py chat --workdir='<u> & b'\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("p < 0.001", "p < 0.001"),
+        ("<b> and </b>", "&lt;b&gt; and &lt;/b&gt;"),
+        ("<\nb>", "&lt;<br>b&gt;"),
+        ("&lt; is a sign", "&amp;lt; is a sign"),
+    ],
+)
+def test_markdown_escapes_what_could_begin_a_tag(text, shown):
+    assert markdown_text(text) == shown
 
 
 def test_html_is_whole_and_asks_for_nothing_outside(workdir):
