@@ -46,21 +46,31 @@ def first_errors(workdir: str, split: str, dialogues: int) -> dict[str, Any]:
     for step, batch in enumerate(batches.iterate(0, batches.num_steps(0))):
         _, correct = jax.device_get(score(params, jax.tree.map(jnp.asarray, batch)))
         for row in range(len(correct)):
-            learned = np.flatnonzero(batch.loss_weights[row])
-            # A message is a stretch of learned positions; segments never touch in such a stretch.
-            for stretch in np.split(learned, np.flatnonzero(np.diff(learned) > 1) + 1):
-                messages += bool(len(stretch))
-                wrong = stretch[~correct[row, stretch]]
-                if len(wrong):
-                    at = row, wrong[0]
-                    channel = CHANNEL_NAMES[int(batch.channel_ids[at])]
-                    before = setup.tokenizer.decode([int(batch.tokens[at])])[-1:]
-                    piece = re.sub(r"\d", "0", setup.tokenizer.decode([int(batch.targets[at])]))
-                    found[f"{channel}: {piece!r} after {before!r}"] += 1
+            firsts = first_wrong(batch.loss_weights[row], correct[row])
+            messages += len(firsts)
+            for at in ((row, first) for first in firsts if first is not None):
+                channel = CHANNEL_NAMES[int(batch.channel_ids[at])]
+                before = setup.tokenizer.decode([int(batch.tokens[at])])[-1:]
+                piece = re.sub(r"\d", "0", setup.tokenizer.decode([int(batch.targets[at])]))
+                found[f"{channel}: {piece!r} after {before!r}"] += 1
         print(f"\r{workdir}: batch {step + 1}/{batches.num_steps(0)}", end="", flush=True)
     print()
     most = dict(found.most_common(MOST_SHOWN))
     return {"messages": messages, "wrong": sum(found.values()), "first": most}
+
+
+def first_wrong(weights: np.ndarray, correct: np.ndarray) -> list[int | None]:
+    """For every message of a row: the first position that is wrong; None where none is.
+
+    A message is a stretch of positions with a weight; between two of them stands one without.
+
+    Args:
+      weights: of the positions, [S].
+      correct: whether the argmax is the target, [S].
+    """
+    learned = np.flatnonzero(weights)
+    stretches = np.split(learned, np.flatnonzero(np.diff(learned) > 1) + 1) if len(learned) else []
+    return [next((int(at) for at in stretch if not correct[at]), None) for stretch in stretches]
 
 
 def main() -> None:
