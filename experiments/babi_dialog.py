@@ -33,6 +33,8 @@ SHORT = {
     "train.metric": "validation/call_accuracy",
 }
 BEGINNINGS = "beginnings with made-up names"
+# Within 500 updates one seed of three had begun to copy nothing (call accuracy of validation 0.0).
+LONGER = {"train.steps": 800}
 ANEW = "names made up anew"
 BEGINNINGS_OF_ALL = "beginnings, of all"
 ANEW_OF_ALL = "names made up of all"
@@ -102,7 +104,7 @@ def get_table() -> Table:
             ),
             Variant(
                 BEGINNINGS_OF_ALL,
-                OF_ALL | SHORT,
+                OF_ALL | SHORT | LONGER,
                 tasks=only,
                 base=BEGINNINGS,
                 note="the row below begins from it",
