@@ -1,7 +1,8 @@
 """Where the wrong responses of a run go wrong first: channel, expected piece, and what is before.
 
-    python experiments/first_errors.py --workdir=RUN [--workdir=RUN ...] [--split=test ...]
-        [--dialogues=0] [--output=experiments/results/first_errors.json]
+    python experiments/first_errors.py --workdir=RUN [--workdir=RUN ...]
+        --split=test [--split=SPLIT ...] [--dialogues=0]
+        [--output=experiments/results/first_errors.json]
 
 Teacher-forced: of every message that the run has to write and whose tokens are not all the argmax,
 the first wrong token is counted by its channel, the piece that was expected (a digit is "0") and

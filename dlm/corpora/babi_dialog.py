@@ -94,10 +94,11 @@ class Options:
         spells known and unknown ones alike, in small pieces.
       renamed: copies of every training dialogue, in place of it, each with other names for its
         cuisines and locations; as many as the epochs to be trained = new names every epoch.
-      names: where they are from: "made up", of letters and snippets of what is said; "made up of
-        all", also of whole words, and of calls and facts, so that every piece the tokenizer knows
-        is seen in a name; or "known" = the names of all training dialogues, which change places
-        within their kind: it is not known any more which restaurants a place has.
+      names: where those of the copies are from: "made up", of letters and snippets of what is said;
+        "made up of all", also of whole words, and of calls and facts, so that nearly every piece of
+        letters is seen in a name; or "known" = the names of all training dialogues, which change
+        places within their kind: it is not known any more which restaurants a place has. Those of
+        `validation_renamed` are always "made up".
       results: the role of what a call returned: "tool", or "context" like facts known before.
     """
 
@@ -171,7 +172,8 @@ def _split(config: Options, path: Path, split: str, copies: int = 0) -> Iterator
         known = known_names(read_dialogues(path, config.task, split))
     dialogues = read_dialogues(path, config.task, split)
     for dialogue in counted(dialogues, COUNTS[config.task][split], path, CARD):
-        for told in [rename(dialogue, n, known, of_all) for n in range(copies)] or [dialogue]:
+        renamed = [rename(dialogue, n, known, of_all=of_all) for n in range(copies)]
+        for told in renamed or [dialogue]:
             if config.results == "context":
                 told = replace(told, messages=tuple(map(_as_context, told.messages)))
             yield told if config.entities else replace(told, meta={})
@@ -188,7 +190,7 @@ def known_names(dialogues: Iterable[Dialogue]) -> list[list[str]]:
 
 
 def rename(
-    dialogue: Dialogue, number: int, known: Sequence[Sequence[str]] = (), of_all: bool = False
+    dialogue: Dialogue, number: int, known: Sequence[Sequence[str]] = (), *, of_all: bool = False
 ) -> Dialogue:
     """A copy whose cuisines and locations have other names, the same wherever one stands.
 
@@ -198,7 +200,7 @@ def rename(
       dialogue: of this corpus.
       number: of the copy.
       known: lists of words, which change places within their list; () = made-up words.
-      of_all: whether a made-up word may hold any word of the dialogue, also of calls and facts.
+      of_all: whether made-up words may hold whole words, also those of calls and facts.
     """
     entities = dialogue.meta["entities"]
     rng = random.Random(f"{dialogue.id}/{number}")
@@ -211,7 +213,7 @@ def rename(
         told = [m for m in dialogue.messages if of_all or m.role == "user" or m.channel == "reply"]
         said = " ".join(map(message_text, told))
         others = sorted({*re.findall("[a-z]+", said)} - {*entities})
-        made = _made_up(rng, len(entities), others, whole=of_all)
+        made = _made_up(rng, len(entities), others, of_all=of_all)
         names = dict(zip(entities, made, strict=True))
     words = "|".join(map(re.escape, names)) or "(?!)"
     pattern = re.compile(rf"(?<![a-z])({words})(?![a-z])")
@@ -236,12 +238,12 @@ def rename(
 
 
 def _made_up(
-    rng: random.Random, count: int, words: Sequence[str], *, whole: bool = False
+    rng: random.Random, count: int, words: Sequence[str], *, of_all: bool = False
 ) -> list[str]:
     """So many different names, put together of single letters and snippets of the words.
 
     What is copied should look like any name: of syllables alone a model learns to copy syllables.
-    `whole`: half of the snippets are whole words, as far as the length of the name allows.
+    `of_all`: half of the snippets are whole words, as far as the length of the name allows.
     """
     names: dict[str, None] = {}
     while len(names) < count:
@@ -250,7 +252,7 @@ def _made_up(
             word = rng.choice(words or ascii_lowercase)
             start = rng.randrange(len(word))
             snippet = word[start : start + rng.randint(1, 4)]
-            if whole and rng.random() < 0.5:
+            if of_all and rng.random() < 0.5:
                 snippet = word
             name += rng.choice([snippet, rng.choice(ascii_lowercase)])
         if name[:length] not in words:

@@ -70,7 +70,7 @@ def _markdown_table(table: Table, level: int = 2) -> list[str]:
 def markdown_text(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     text = re.sub(r"([\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
-    text = escape(text, quote=False).replace("&lt; ", "< ")  # which begins no tag
+    text = escape(text, quote=False).replace("&lt; ", "< ")  # "< " begins no tag
     return text.replace("\n", "<br>")
 
 

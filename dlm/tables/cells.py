@@ -90,7 +90,8 @@ class Results:
       table: the declaration, reduced to the rows and seeds that were asked for.
       cells: by (variant, column title); a row that does not run on a column's task has none there.
       comparisons: of the cells that are whole, and whose base row's cell is.
-      verdicts: by (published row's name, variant, column title), of those that stand beside it.
+      verdicts: by (published row's name, variant, column title), of our cells that a published one
+        is held against.
       best: column title -> the variants that may be bold: the best mean, whole, and significantly
         better than its base after Holm.
       signatures: column title -> how its metric is measured.

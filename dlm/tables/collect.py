@@ -59,10 +59,10 @@ def collect(
                 cells[variant.name, column.title] = _cell(own, records, again, column, signatures)
     comparisons = compare(table, cells)
     verdicts = {
-        (row.name, ours, title): judge(row, title, cells[ours, title], table)
+        (row.name, ours, column.title): judge(row, column, cells[ours, column.title])
         for row in table.published
-        for ours, title in product(row.beside, row.cells)
-        if (ours, title) in cells
+        for ours, column in product(row.beside, table.columns)
+        if column.title in row.cells and (ours, column.title) in cells
     }
     best = {column.title: bold(table, column, cells, comparisons) for column in table.columns}
     return Results(table, cells, comparisons, verdicts, best, signatures, quick, provenance)
@@ -168,16 +168,15 @@ def _done(cell: Cell) -> list[float]:
     return [value for value in cell.values if value is not None]
 
 
-def judge(row: Published, title: str, cell: Cell, table: Table) -> Verdict:
+def judge(row: Published, column: Column, cell: Cell) -> Verdict:
     """Our cell against a published one; only a whole cell is judged."""
-    value = row.cells[title]
+    value = row.cells[column.title]
     if not cell.whole or cell.summary is None:
         return Verdict(row, value, None, "not run")
-    (column,) = (column for column in table.columns if column.title == title)
     difference = cell.summary.mean * column.scale - value
-    if title not in row.tolerance:
+    if column.title not in row.tolerance:
         return Verdict(row, value, difference, "no tolerance set")
-    within = abs(difference) <= row.tolerance[title]
+    within = abs(difference) <= row.tolerance[column.title]
     return Verdict(row, value, difference, "within tolerance" if within else "outside")
 
 

@@ -157,7 +157,7 @@ class Published:
       cells: column title -> value.
       mark: how it is known; see `MARKS`.
       tolerance: column title -> the greatest difference that counts as the same, set beforehand.
-      beside: the names of our rows that are held against it, where they have a cell.
+      beside: the names of our rows whose cells are held against it.
     """
 
     name: str
@@ -173,6 +173,10 @@ class Published:
             raise UserError(f"published row {self.name!r}: mark {self.mark!r}; marks are {known}")
         if not self.source:
             raise UserError(f"published row {self.name!r} has no source")
+        if isinstance(self.beside, str):
+            raise UserError(
+                f"published row {self.name!r}: beside is one text; write ({self.beside!r},)"
+            )
         for title in self.tolerance:
             _known(title, self.cells, f"published row {self.name!r}: tolerance of the cell")
 
@@ -219,23 +223,32 @@ class Table:
             _known(variant.base or rows[0], rows, f"variant {variant.name!r}: base")
             self._check_sources(variant)
         _names("published rows", [row.name for row in self.published], empty=True)
+        self._check_published(titles)
+        _check_overrides("quick", self.quick)
+        for title in self.tradeoff:
+            _known(title, titles, "tradeoff: column")
+        if len(self.tradeoff) not in (0, 2):
+            raise UserError(f"tradeoff: {len(self.tradeoff)} columns; give two, or none")
+
+    def _check_published(self, titles: Sequence[str]) -> None:
+        rows = {variant.name: variant for variant in self.variants}
         held: dict[tuple[str, str], str] = {}
         for row in self.published:
+            what = f"published row {row.name!r}"
             for title in row.cells:
-                _known(title, titles, f"published row {row.name!r}: column")
+                _known(title, titles, f"{what}: column")
+            for ours in row.beside:
+                _known(ours, rows, f"{what}: beside")
+                tasks = [task.name for task in self.tasks_of(rows[ours])]
+                if not any(c.task in tasks for c in self.columns if c.title in row.cells):
+                    raise UserError(f"{what}: beside {ours!r}, which has no cell in its columns")
             for ours, title in itertools.product(row.beside, row.cells):
-                _known(ours, rows, f"published row {row.name!r}: beside")
                 first = held.setdefault((ours, title), row.name)
                 if first != row.name:
                     raise UserError(
                         f"{ours!r} is held against both {first!r} and {row.name!r} in column "
                         f"{title!r}; a cell has one verdict"
                     )
-        _check_overrides("quick", self.quick)
-        for title in self.tradeoff:
-            _known(title, titles, "tradeoff: column")
-        if len(self.tradeoff) not in (0, 2):
-            raise UserError(f"tradeoff: {len(self.tradeoff)} columns; give two, or none")
 
     def _check_sources(self, variant: Variant) -> None:
         above = {v.name: v for v in self.variants[: self.variants.index(variant)]}

@@ -300,20 +300,21 @@ def test_made_up_names_are_of_any_letters(tmp_path):
 
 
 def test_names_made_up_of_all_hold_words_of_calls_and_facts(small_corpus, tmp_path):
-    """Whole words as well; of what is said alone, no name has them. To choose by stays the same."""
+    """Whole words, too; what one chooses by has the names that it had."""
     (told, _) = read_text(tmp_path, TASK_5, 5)
+    new = [rename(told, n, of_all=True) for n in range(300)]
+    of_all = [name for dialogue in new for name in dialogue.meta["entities"]]
+    assert new[1].meta["entities"] == ["cheapth", "iocheapst", "runumberq"]
+    assert rename(told, 1).meta["entities"] == ["etew", "hopt", "whathiosv"]
     calls_alone, facts_alone = "cuisine", "phone"
     for word in (calls_alone, facts_alone):
-        said = [name for n in range(300) for name in rename(told, n).meta["entities"]]
-        of_all = [name for n in range(300) for name in rename(told, n, (), True).meta["entities"]]
-        assert not any(word in name for name in said)
         assert any(word in name for name in of_all)
         assert word not in of_all
     options = {"path": str(small_corpus), "renamed": 2, "names": "made up of all"}
     prepared = registry.prepare("babi_dialog", options, tmp_path / "built")
     plain = registry.prepare("babi_dialog", {"path": str(small_corpus)}, tmp_path / "built")
     (first, *_) = plain.splits["train"]
-    assert prepared.splits["train"][0] == rename(first, 0, (), True) != rename(first, 0)
+    assert prepared.splits["train"][0] == rename(first, 0, of_all=True) != rename(first, 0)
     assert list(prepared.splits["validation_renamed"]) == list(plain.splits["validation_renamed"])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from dlm.tables.cells import Results
 from dlm.tables.collect import collect, signature_of
 from dlm.tables.jobs import Job
 from dlm.tables.layout import lay_out
+from dlm.tables.render import comma_separated
 from dlm.tables.spec import Column, Published, Table, Task, Variant
 from dlm.tables.store import Record
 
@@ -33,9 +36,9 @@ def table(*published: Published, variants: tuple[Variant, ...] = ()) -> Table:
     return Table("T", "C", (TASK,), columns, rows, (0, 1, 2, 3, 4), published)
 
 
-def run(variant: Variant, seed: int) -> Job:
+def run(variant: Variant, seed: int, task: Task = TASK) -> Job:
     words = ("--config=a.py", f"--config.seed={seed}")
-    return Job(variant, TASK, seed, words, {}, "", Path(f"/runs/{variant.name}-{seed}"))
+    return Job(variant, task, seed, words, {}, "", Path(f"/runs/{variant.name}-{seed}"))
 
 
 def record(row: str, seed: int) -> Record:
@@ -57,7 +60,8 @@ def fill(
     **changes: Record | None,
 ) -> Results:
     """The table's results; `changes` replaces records by their name, `plain_3`."""
-    runs = [run(variant, seed) for variant in table.variants for seed in table.seeds]
+    rows = [(variant, table.tasks_of(variant)[0]) for variant in table.variants]
+    runs = [run(variant, seed, task) for variant, task in rows for seed in table.seeds]
     records = {}
     for one in runs:
         found = changes.get(f"{one.variant.name}_{one.seed}", record(one.variant.name, one.seed))
@@ -187,9 +191,19 @@ def test_a_published_row_is_held_against_those_of_our_rows_that_have_a_cell():
         ("P", "plain", "BLEU", "70.00", "70.30 ± 0.41 (5)", "+0.30"),
         ("P", "other", "BLEU", "70.00", "69.86 ± 0.30 (5)", "−0.14"),
     ]
-    elsewhere = (Variant("plain"), Variant("other", tasks=("b",)))
-    apart = replace(table(row), tasks=(TASK, Task("b", "b.py")), variants=elsewhere)
-    assert list(fill(apart).verdicts) == [("P", "plain", "BLEU")]
+    told = [r["verdict"] for r in csv.DictReader(io.StringIO(comma_separated(both)))]
+    assert told == ["outside", "within tolerance", "", "", ""]
+    apart = replace(
+        table(),
+        tasks=(TASK, Task("b", "b.py")),
+        columns=(Column("BLEU", "a", "test/bleu"), Column("Elsewhere", "b", "test/bleu")),
+        variants=(Variant("plain", tasks=("a",)), Variant("other", tasks=("b",))),
+        published=(replace(row, cells={"Elsewhere": 1.0, "BLEU": 70.0}),),
+    )
+    assert list(fill(apart).verdicts) == [
+        ("P", "plain", "BLEU"),
+        ("P", "other", "Elsewhere"),
+    ]
 
 
 def test_the_signature_of_a_metric_is_that_of_its_scorer():

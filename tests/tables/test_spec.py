@@ -85,9 +85,28 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: table(published=(Published("P", "S", {"A": 1.0}, "V", beside=("plan",)),)),
         "published row 'P': beside 'plan' is unknown; did you mean 'plain'?",
     ),
+    "second beside": (
+        lambda: table(published=(Published("P", "S", {"A": 1.0}, "V", beside=("plain", "plan")),)),
+        "published row 'P': beside 'plan' is unknown; did you mean 'plain'?",
+    ),
+    "beside as text": (
+        lambda: Published("P", "S", {"A": 1.0}, "V", beside="plain"),
+        "published row 'P': beside is one text; write ('plain',)",
+    ),
+    "beside elsewhere": (
+        lambda: table(
+            variants=(Variant("plain"), Variant("x", tasks=("b",))),
+            published=(Published("P", "S", {"A": 1.0}, "V", beside=("x",)),),
+        ),
+        "published row 'P': beside 'x', which has no cell in its columns",
+    ),
     "two verdicts": (
         lambda: table(
-            published=tuple(Published(n, "S", {"A": 1.0}, "V", beside=("plain",)) for n in "PQ")
+            variants=(Variant("other"), Variant("plain")),
+            published=tuple(
+                Published(n, "S", {"A": 1.0}, "V", beside=("other", "plain")[i:])
+                for i, n in enumerate("PQ")
+            ),
         ),
         "'plain' is held against both 'P' and 'Q' in column 'A'",
     ),
