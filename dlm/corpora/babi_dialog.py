@@ -92,13 +92,13 @@ class Options:
       path: folder of the published files; empty: `$DLM_DATA_DIR/dialog-babi`.
       entities: whether the names that a dialogue speaks of are told to the tokenizer, which then
         spells known and unknown ones alike, in small pieces.
-      renamed: copies of every training dialogue, in place of it, each with other names for its
-        cuisines and locations; as many as the epochs to be trained = new names every epoch.
-      names: where those of the copies are from: "made up", of letters and snippets of what is said;
-        "made up of all", also of whole words, and of calls and facts, so that nearly every piece of
-        letters is seen in a name; or "known" = the names of all training dialogues, which change
-        places within their kind: it is not known any more which restaurants a place has. Those of
-        `validation_renamed` are always "made up".
+      renamed: copies of every training dialogue, in place of it, each with new names drawn for its
+        cuisines and locations; with as many as the epochs to be trained, none is read twice.
+      names: which names the copies get: "made up", of letters and snippets of what is said; "made
+        up of all", also of whole words, and of calls and facts, so that nearly every piece of
+        letters is seen in a name; or "known", those of all training dialogues, which change places
+        within their kind (a name may stay), so that which restaurants a place has cannot be
+        learned by heart. Those of `validation_renamed` are always "made up".
       results: the role of what a call returned: "tool", or "context" like facts known before.
     """
 
@@ -192,9 +192,9 @@ def known_names(dialogues: Iterable[Dialogue]) -> list[list[str]]:
 def rename(
     dialogue: Dialogue, number: int, known: Sequence[Sequence[str]] = (), *, of_all: bool = False
 ) -> Dialogue:
-    """A copy whose cuisines and locations have other names, the same wherever one stands.
+    """A copy with new names for cuisines and locations, each the same wherever one stands.
 
-    The names are drawn by the id of the dialogue and the number of the copy.
+    They are drawn by the id of the dialogue and the number of the copy; `meta.names` is left out.
 
     Args:
       dialogue: of this corpus.
